@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from guardrail.http import request
 from guardrail.http.metering import Meter, UsageFormat
 from guardrail.http.metering.accumulator import Passed, Tally
-from guardrail.http.metering.chunks import AT_ONCE
+from guardrail.http.metering.chunks import AT_ONCE, READ_TOGETHER
 from guardrail.http.metering.meter import _ANSWERS
 from guardrail.http.metering.partial_json import Skim, read_whole
 from guardrail.http.metering.streams import Event, EventStream
@@ -333,8 +333,41 @@ PIECE = st.fixed_dictionaries(
         "usage": st.none(),
     },
 )
+BLOCK = st.fixed_dictionaries(
+    {
+        "type": st.just("content_block_delta"),
+        "delta": st.one_of(
+            st.fixed_dictionaries({"type": st.just(kind), name: WORDS}, optional=more)
+            for kind, name, more in (
+                ("text_delta", "text", {"citations": st.just([{"cited_text": "c"}])}),
+                ("thinking_delta", "thinking", {"text": WORDS}),
+                ("input_json_delta", "partial_json", {}),
+                ("signature_delta", "signature", {}),
+            )
+        ),
+    },
+    optional={"index": st.just(0), "usage": st.just({"output_tokens": 900})},
+)
+DELTA = st.fixed_dictionaries(
+    {"type": st.just("response.output_text.delta"), "delta": WORDS},
+    optional={
+        "logprobs": st.sampled_from([None, [], [{}, {}]]),
+        "obfuscation": st.just("x"),
+        "response": st.just({"usage": {"output_tokens": 900}}),
+    },
+)
+TURNING: tuple[dict[str, object], ...] = (
+    {"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": 3}}},
+    {"type": "content_block_start", "content_block": {"type": "thinking"}},
+    {"type": "message_delta", "delta": {"stop_reason": "x"}, "usage": {"output_tokens": 7}},
+    {"type": "message_stop"},
+    {"type": "error", "error": {"type": "overloaded_error"}},
+    {"type": "response.created", "response": {"id": "r", "background": True, "status": "queued"}},
+    {"type": "response.completed", "response": {"usage": {"output_tokens": 2}, "model": "m"}},
+    {"object": "thread.run", "status": "queued", "id": "r"},
+)
 EVENT = st.one_of(
-    PIECE.map(lambda piece: json.dumps(piece).encode()),
+    (PIECE | BLOCK | DELTA | st.sampled_from(TURNING)).map(lambda one: json.dumps(one).encode()),
     st.tuples(st.sampled_from(SAYING), st.sampled_from(BESIDE)).map(
         lambda both: json.dumps(
             {"object": "chat.completion.chunk", "choices": both[0], **both[1]}
@@ -342,11 +375,15 @@ EVENT = st.one_of(
     ),
     st.sampled_from([b"[DONE]", b" [DONE]", b"", b"{", b"[]", b'[{"choices": []}]', b"\xff", b"7"]),
 )
+BEGINS = st.sampled_from([b"data: "] * 9 + [b"event: e\ndata: "] * 5 + [b"data:", b"id: 1\ndata: "])
 ENDING = st.sampled_from(
     [b"\n\n"] * 12 + [b"\n", b"\r\n\r\n", b"\n\n\n", b"\n: c\n\n", b"", b"\n\nx\n"]
 )
 
 
+PLAIN_CHUNK = {"object": "chat.completion.chunk", "choices": [{"delta": {"content": "a b"}}]}
+PLAIN_BLOCK = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "a b"}}
+PLAIN_DELTA = {"type": "response.output_text.delta", "delta": "a b"}
 STREAM = [(b"content-type", b"text/event-stream; charset=utf-8")]
 
 
@@ -357,19 +394,19 @@ def read_one_by_one(meter):
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from([b"data: "] * 9 + [b"data:"]), EVENT, ENDING), max_size=9),
+    st.sampled_from([*READ_TOGETHER, UsageFormat.GEMINI]),
+    st.lists(st.tuples(BEGINS, EVENT, ENDING), max_size=9),
     st.lists(st.integers(0, 600), max_size=4),
     st.booleans(),
     st.booleans(),
 )
 @settings(max_examples=400)
-def test_events_read_together_come_to_the_same_as_one_by_one(events, cuts, reasons, feeds):
+def test_events_read_together_come_to_the_same_as_one_by_one(kind, events, cuts, reasons, feeds):
     stream = b"".join(map(b"".join, events))
     ends = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
     units = ("images",) if feeds else ()
     both = [
-        Meter(UsageFormat.OPENAI_CHAT, True, {"output_tokens": 50}, reasons=reasons, units=units)
-        for _ in range(2)
+        Meter(kind, True, {"output_tokens": 50}, reasons=reasons, units=units) for _ in range(2)
     ]
     for meter in both:
         meter.start(200, STREAM)
@@ -382,7 +419,26 @@ def test_events_read_together_come_to_the_same_as_one_by_one(events, cuts, reaso
 
     assert together.usage() == apart.usage()
     assert held(together._now()) == held(apart._now())
-    assert (together.ended, together._read) == (apart.ended, apart._read)
+    for name in ("ended", "failed", "told", "goes_on", "told_end", "served_model", "_read"):
+        assert getattr(together, name) == getattr(apart, name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "event"),
+    [
+        (UsageFormat.OPENAI_CHAT, {"id": "c", "model": "m", **PLAIN_CHUNK}),
+        (UsageFormat.ANTHROPIC, {"index": 0, **PLAIN_BLOCK}),
+        (UsageFormat.OPENAI_RESPONSES, {"item_id": "i", "logprobs": [], **PLAIN_DELTA}),
+    ],
+)
+def test_what_streams_consist_of_is_read_together(kind, event, monkeypatch):
+    monkeypatch.setattr(Tally, "take_event", None)
+    meter = Meter(kind, True)
+    meter.start(200, STREAM)
+    for _ in range(5):
+        meter.feed(b"event: e\ndata: " + json.dumps(event).encode() + b"\n\n")
+
+    assert meter.usage() == {"output_tokens": 6}
 
 
 def test_a_stream_that_waits_is_read_before_it_grows_long(monkeypatch):

@@ -1,19 +1,26 @@
-"""Reads many events of a chat's stream at once: most say a few words, and tell nothing else."""
+"""Reads many events of a stream at once: most say a few words, and tell nothing else.
+
+What comes of them is what `Tally.take_event` makes of each; any other event is left to that.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
+from guardrail.http.dialects import UsageFormat
 from guardrail.http.metering.accumulator import DONE, Tally
 from guardrail.http.metering.streams import LONGEST_HELD, Event
 
 AT_ONCE = 1 << 14
 """How many bytes of a stream wait at most before they are read."""
 
-_BEGIN, _END = b"data: ", b"\n\n"
-_BETWEEN = _END + _BEGIN
+_EVENT = rb"(?:event: [^\r\n]*+\n)?data: %b\n\n"
+_EVENTS = re.compile(rb"(?:%b)++" % (_EVENT % rb"[^\r\n]*+"))
+_DATA = re.compile(_EVENT % rb"([^\r\n]*+)")
 _UNDECODABLE = (msgspec.DecodeError, ValueError, RecursionError)
 
 
@@ -33,7 +40,7 @@ class _Choice(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 
 class _Chunk(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """A chunk that says something, or nothing, and has no member that may tell anything else."""
+    """A chunk of a chat; without a choice, it says nothing."""
 
     choices: Annotated[list[_Choice], msgspec.Meta(max_length=1)]
     object: Literal["chat.completion.chunk"] | None = None
@@ -45,8 +52,75 @@ class _Chunk(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     service_tier: Any = None
     system_fingerprint: Any = None
 
+    @property
+    def words(self) -> str | None:
+        choices = self.choices
+        return choices[0].delta.content if choices else None
 
-_DECODER = msgspec.json.Decoder(_Chunk)
+
+class _Text(msgspec.Struct, forbid_unknown_fields=True, gc=False, tag="text_delta"):
+    text: str
+
+
+class _Thought(
+    msgspec.Struct,
+    forbid_unknown_fields=True,
+    gc=False,
+    tag="thinking_delta",
+    rename={"text": "thinking"},
+):
+    text: str
+
+
+class _Input(
+    msgspec.Struct,
+    forbid_unknown_fields=True,
+    gc=False,
+    tag="input_json_delta",
+    rename={"text": "partial_json"},
+):
+    text: str
+
+
+class _BlockDelta(msgspec.Struct, forbid_unknown_fields=True, gc=False, tag="content_block_delta"):
+    """A piece of a block of Anthropic's."""
+
+    model: ClassVar[str | None] = None
+    delta: _Text | _Thought | _Input
+    index: Any = None
+
+    @property
+    def words(self) -> str:
+        return self.delta.text
+
+
+class _TextDelta(
+    msgspec.Struct,
+    forbid_unknown_fields=True,
+    gc=False,
+    tag="response.output_text.delta",
+    rename={"words": "delta"},
+):
+    """A piece of a text of OpenAI's responses."""
+
+    model: ClassVar[str | None] = None
+    words: str
+    logprobs: Annotated[list[Any], msgspec.Meta(max_length=0)] | None = None
+    item_id: Any = None
+    output_index: Any = None
+    content_index: Any = None
+    sequence_number: Any = None
+    obfuscation: Any = None
+
+
+_Piece = _Chunk | _BlockDelta | _TextDelta
+_DECODERS: Mapping[UsageFormat, Callable[[bytes], _Piece]] = {
+    UsageFormat.OPENAI_CHAT: msgspec.json.Decoder(_Chunk).decode,
+    UsageFormat.ANTHROPIC: msgspec.json.Decoder(_BlockDelta).decode,
+    UsageFormat.OPENAI_RESPONSES: msgspec.json.Decoder(_TextDelta).decode,
+}
+READ_TOGETHER = frozenset(_DECODERS)
+"""The formats whose streams consist of such events."""
 
 
 def events_of(data: bytes) -> list[bytes] | None:
@@ -54,32 +128,29 @@ def events_of(data: bytes) -> list[bytes] | None:
 
     Nothing may have begun before them; they begin and end with an event.
     """
-    if not data.startswith(_BEGIN) or not data.endswith(_END) or len(data) > LONGEST_HELD:
+    if len(data) > LONGEST_HELD or _EVENTS.fullmatch(data) is None:
         return None
-    texts = data[len(_BEGIN) : -len(_END)].split(_BETWEEN)
-    return None if b"\r" in data or data.count(b"\n") != 2 * len(texts) else texts
+    return _DATA.findall(data)
 
 
 def take_events(tally: Tally, texts: list[bytes]) -> None:
-    """Take in what events say, in order; it comes to the same as `Tally.take_event` of each."""
-    decode = _DECODER.decode
+    """Take in what events say, in order."""
+    decode = _DECODERS[tally.usage_format]
     said: list[str] = []
     plain = 0
     model: str | None = None
     for text in texts:
         try:
-            chunk = decode(text)
+            piece = decode(text)
         except _UNDECODABLE:
             pass
         else:
-            choices = chunk.choices
-            words = choices[0].delta.content if choices else None
-            if not words or not words.startswith("data:"):
+            words = piece.words
+            if not (words and words.startswith("data:")) and not tally.ended:
                 plain += 1
                 if words:
                     said.append(words)
-                if chunk.model:
-                    model = chunk.model
+                model = piece.model or model
                 continue
         tally.take_plain(said, plain, model)
         said, plain, model = [], 0, None

@@ -11,7 +11,7 @@ import msgspec
 
 from guardrail.http.dialects import UsageFormat
 from guardrail.http.metering.accumulator import Tally
-from guardrail.http.metering.chunks import AT_ONCE, events_of, take_events
+from guardrail.http.metering.chunks import AT_ONCE, READ_TOGETHER, events_of, take_events
 from guardrail.http.metering.partial_json import (
     LONGEST_TEXT,
     WANTED,
@@ -31,7 +31,6 @@ from guardrail.http.metering.texts import BYTES_PER_TOKEN, Unread
 from guardrail.http.metering.usage_formats import Figures, figures_of
 
 _NONE = UsageFormat.NONE
-_CHAT = UsageFormat.OPENAI_CHAT
 _MEDIA = UsageFormat.OPENAI_MEDIA
 _USUAL_BYTES, _MOST_BYTES, _SLACK = 6, 10, 4
 """A whole body is not read for its text where so much is told that it can hardly hold more: a token
@@ -97,7 +96,7 @@ class Meter:
     """What one response used; feed it the bytes the host sends, cut anywhere.
 
     It does no I/O and holds a bounded part of the response: an event up to 64 KiB, a document up to
-    256 KiB, and of longer ones the members that tell. What comes of a chat's stream waits, up to
+    256 KiB, and of longer ones the members that tell. What comes of most streams waits, up to
     16 KiB, and is read together.
     """
 
@@ -116,7 +115,7 @@ class Meter:
     _holds = False
     _held: bytes | None = None
     _told: _Whole | None = None
-    # What came of a chat's stream since it was read last.
+    # What came of a stream since it was read last.
     _backlog: list[bytes] | None = None
     # The tally as if the response ended after so many bytes, as it was asked for last.
     _cut_at: tuple[int, Tally] | None = None
@@ -190,7 +189,7 @@ class Meter:
             self._trust = _NOTHING
         elif kind == b"text/event-stream":
             self._events = EventStream()
-            if self._format is _CHAT and self._decoder is None and not self._opaque:
+            if self._format in READ_TOGETHER and self._decoder is None and not self._opaque:
                 self._backlog = []
         elif kind == _FRAMES:
             self._events = FrameStream()
