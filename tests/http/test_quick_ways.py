@@ -333,22 +333,25 @@ PIECE = st.fixed_dictionaries(
         "usage": st.none(),
     },
 )
+BLOCKS: tuple[tuple[str, str, dict[str, st.SearchStrategy[object]]], ...] = (
+    ("text_delta", "text", {"citations": st.just([{"cited_text": "c"}])}),
+    ("thinking_delta", "thinking", {"text": WORDS}),
+    ("input_json_delta", "partial_json", {}),
+    ("signature_delta", "signature", {}),
+)
 BLOCK = st.fixed_dictionaries(
     {
         "type": st.just("content_block_delta"),
         "delta": st.one_of(
-            st.fixed_dictionaries({"type": st.just(kind), name: WORDS}, optional=more)
-            for kind, name, more in (
-                ("text_delta", "text", {"citations": st.just([{"cited_text": "c"}])}),
-                ("thinking_delta", "thinking", {"text": WORDS}),
-                ("input_json_delta", "partial_json", {}),
-                ("signature_delta", "signature", {}),
-            )
+            [
+                st.fixed_dictionaries({"type": st.just(kind), name: WORDS}, optional=more)
+                for kind, name, more in BLOCKS
+            ]
         ),
     },
     optional={"index": st.just(0), "usage": st.just({"output_tokens": 900})},
 )
-DELTA = st.fixed_dictionaries(
+DELTA: st.SearchStrategy[dict[str, object]] = st.fixed_dictionaries(
     {"type": st.just("response.output_text.delta"), "delta": WORDS},
     optional={
         "logprobs": st.sampled_from([None, [], [{}, {}]]),

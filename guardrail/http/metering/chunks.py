@@ -5,7 +5,6 @@ What comes of them is what `Tally.take_event` makes of each; any other event is 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -18,42 +17,42 @@ from guardrail.http.metering.streams import LONGEST_HELD, Event
 AT_ONCE = 1 << 14
 """How many bytes of a stream wait at most before they are read."""
 
-_EVENT = rb"(?:event: [^\r\n]*+\n)?data: %b\n\n"
-_EVENTS = re.compile(rb"(?:%b)++" % (_EVENT % rb"[^\r\n]*+"))
-_DATA = re.compile(_EVENT % rb"([^\r\n]*+)")
+_BEGIN, _NAME, _END = b"data: ", b"event: ", b"\n\n"
 _UNDECODABLE = (msgspec.DecodeError, ValueError, RecursionError)
 
 
+# Members stand in the order in which hosts write them: so each is found where it is looked for.
 class _Said(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    role: Any = None
     content: str | None = None
     refusal: None = None
-    role: Any = None
 
 
-class _Choice(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    delta: _Said
-    finish_reason: Any = None
+class _Choice(msgspec.Struct, forbid_unknown_fields=True, gc=False, kw_only=True):
     index: Any = None
+    delta: _Said
     logprobs: None = None
+    finish_reason: Any = None
     native_finish_reason: Any = None
     stop_reason: Any = None
 
 
-class _Chunk(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class _Chunk(msgspec.Struct, forbid_unknown_fields=True, gc=False, kw_only=True):
     """A chunk of a chat; without a choice, it says nothing."""
 
-    choices: Annotated[list[_Choice], msgspec.Meta(max_length=1)]
-    object: Literal["chat.completion.chunk"] | None = None
-    model: str | None = None
-    usage: None = None
-    created: Any = None
     id: Any = None
-    obfuscation: Any = None
+    object: Literal["chat.completion.chunk"] | None = None
+    created: Any = None
+    model: str | None = None
     service_tier: Any = None
     system_fingerprint: Any = None
+    choices: Annotated[list[_Choice], msgspec.Meta(max_length=1)]
+    usage: None = None
+    obfuscation: Any = None
 
     @property
     def words(self) -> str | None:
+        """What it says."""
         choices = self.choices
         return choices[0].delta.content if choices else None
 
@@ -82,15 +81,18 @@ class _Input(
     text: str
 
 
-class _BlockDelta(msgspec.Struct, forbid_unknown_fields=True, gc=False, tag="content_block_delta"):
+class _BlockDelta(
+    msgspec.Struct, forbid_unknown_fields=True, gc=False, kw_only=True, tag="content_block_delta"
+):
     """A piece of a block of Anthropic's."""
 
     model: ClassVar[str | None] = None
-    delta: _Text | _Thought | _Input
     index: Any = None
+    delta: _Text | _Thought | _Input
 
     @property
     def words(self) -> str:
+        """What it says."""
         return self.delta.text
 
 
@@ -98,18 +100,19 @@ class _TextDelta(
     msgspec.Struct,
     forbid_unknown_fields=True,
     gc=False,
+    kw_only=True,
     tag="response.output_text.delta",
     rename={"words": "delta"},
 ):
     """A piece of a text of OpenAI's responses."""
 
     model: ClassVar[str | None] = None
-    words: str
-    logprobs: Annotated[list[Any], msgspec.Meta(max_length=0)] | None = None
+    sequence_number: Any = None
     item_id: Any = None
     output_index: Any = None
     content_index: Any = None
-    sequence_number: Any = None
+    words: str
+    logprobs: Annotated[list[Any], msgspec.Meta(max_length=0)] | None = None
     obfuscation: Any = None
 
 
@@ -124,13 +127,22 @@ READ_TOGETHER = frozenset(_DECODERS)
 
 
 def events_of(data: bytes) -> list[bytes] | None:
-    """Return what the events say that bytes consist of, None if they are not all of one line.
+    """Return what the events say that bytes consist of, None if they are not written alike.
 
-    Nothing may have begun before them; they begin and end with an event.
+    Each has one line of data, and none but one that names it before that. Nothing may have begun
+    before them; they begin and end with an event.
     """
-    if len(data) > LONGEST_HELD or _EVENTS.fullmatch(data) is None:
+    if len(data) > LONGEST_HELD or not data.endswith(_END) or b"\r" in data:
         return None
-    return _DATA.findall(data)
+    if data.startswith(_BEGIN):
+        texts = data[len(_BEGIN) : -len(_END)].split(_END + _BEGIN)
+        return texts if data.count(b"\n") == 2 * len(texts) else None
+    if data.startswith(_NAME):
+        events = data[len(_NAME) : -len(_END)].split(_END + _NAME)
+        parts = [event.partition(b"\n" + _BEGIN) for event in events]
+        if data.count(b"\n") == 3 * len(parts) and all(between for _, between, _ in parts):
+            return [text for _, _, text in parts]
+    return None
 
 
 def take_events(tally: Tally, texts: list[bytes]) -> None:
