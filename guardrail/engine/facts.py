@@ -163,5 +163,7 @@ def _following(name: str) -> Derivation:
 
 def _ill_typed(fact: Fact, value: object) -> str:
     shown = value_shown(value)
+    if fact.values and isinstance(value, str):
+        return f"fact `{fact.name}` is `{shown}`, none of its values: taken as missing"
     article = "an" if fact.type.value[0] in "aeiou" else "a"
     return f"fact `{fact.name}` is `{shown}`, not {article} {fact.type.value}: taken as missing"

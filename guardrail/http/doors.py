@@ -13,6 +13,9 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from guardrail.engine import rule_facts
+from guardrail.http.metering import unfed_units
+from guardrail.http.parsing.endpoints import endpoint_of
+from guardrail.model.conditions import comparisons
 from guardrail.model.effects import Mode
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Rule
@@ -39,11 +42,13 @@ class Door:
     """What a door cannot know: the facts it is `blind` to, and how much a request uses.
 
     `units` are those it learns, None for all; `holds` tells whether it learns when a request ends.
+    One that `reads` has its facts and usage from requests and responses, and not from its caller.
     """
 
     blind: frozenset[str] = frozenset()
     units: frozenset[str] | None = None
     holds: bool = True
+    reads: bool = True
 
 
 DOORS: Mapping[str, Door] = MappingProxyType(
@@ -51,7 +56,7 @@ DOORS: Mapping[str, Door] = MappingProxyType(
         "asgi": Door(),
         "wsgi": Door(),
         "authorizer": Door(blind=_BODY, units=frozenset(("requests",)), holds=False),
-        "authzen": Door(holds=False),
+        "authzen": Door(holds=False, reads=False),
         "litellm": Door(blind=_CONNECTION),
     }
 )
@@ -79,6 +84,28 @@ def unfed(policies: PolicySet, door: str) -> Iterator[Unfed]:
             yield Unfed(rule, f"it counts {_listed(units)}, which it never learns")
         elif rule.verb.in_flight and not known.holds:
             yield Unfed(rule, "it counts requests in flight, whose end it never learns")
+        elif known.reads:
+            yield from _unread(policies, rule)
+
+
+def _unread(policies: PolicySet, rule: Rule) -> Iterator[Unfed]:
+    """Yield a rule about what no request or response says in its words."""
+    units = unfed_units(unit for unit in rule.verb.units if unit in policies.units)
+    named = {path: endpoint_of(path).name for path in _endpoints(rule)}
+    others = [path for path, name in sorted(named.items()) if name != path]
+    if units:
+        said = "each request counts 1, unless a classifier or `guardrail.http.fastapi` states more"
+        yield Unfed(rule, f"it counts {_listed([*units])}, which no response tells: {said}")
+    elif others:
+        path = others[0]
+        yield Unfed(rule, f"it tests for the endpoint `{path}`, which is called `{named[path]}`")
+
+
+def _endpoints(rule: Rule) -> Iterator[str]:
+    """Yield the endpoints that a rule tests for by name."""
+    for test in comparisons(rule.when):
+        if test.fact == "request.endpoint" and isinstance(test.operand, frozenset):
+            yield from test.operand
 
 
 def unfed_by_all(policies: PolicySet, doors: Collection[str]) -> Iterator[Unfed]:
@@ -86,7 +113,13 @@ def unfed_by_all(policies: PolicySet, doors: Collection[str]) -> Iterator[Unfed]
     by_door = {door: {found.rule.id: found for found in unfed(policies, door)} for door in doors}
     for rule in policies.rules:
         if by_door and all(rule.id in found for found in by_door.values()):
-            whys = (f"the door `{door}`: {by_door[door][rule.id].why}" for door in by_door)
+            doors_by_why: dict[str, list[str]] = {}
+            for door, found in by_door.items():
+                doors_by_why.setdefault(found[rule.id].why, []).append(door)
+            whys = (
+                f"the door{'s' if len(those) > 1 else ''} {_listed(those)}: {why}"
+                for why, those in doors_by_why.items()
+            )
             yield Unfed(rule, "; ".join(whys))
 
 

@@ -150,7 +150,7 @@ LINT_ENTRIES = (
         'rules:\n  - {id: gpt, when: {request.model: "gpt-4*"}, unknown: skip, block: {}}',
         "rules:\n  - {id: gpt, when: {request.model: {prefix: gpt-4}}, unknown: skip, block: {}}",
         "A value is compared as it stands, so a star matches a star. `prefix` is for what starts "
-        "alike, `in` for a list.",
+        "alike, `in` for a list, `cidr` for networks.",
     ),
     Explanation(
         "GR224",

@@ -142,6 +142,8 @@ def proposed(path: str, tiers: Sequence[str] = ()) -> Proposal:
         lines = [line for line in _first_lines(source) if line.strip()]
     if not lines:
         raise DataError(f"`{path}` has no line to propose a map from")
+    if encoding is None and any(b"\0" in line for line in lines):
+        raise DataError(f"`{path}` is no text: export it as JSON lines or CSV")
     if decoded_loosely(lines[0]) is not None:
         raise DataError(f"`{path}` is traffic in guardrail's own form: it needs no map")
     document = _document(path, lines, encoding)
@@ -191,7 +193,8 @@ def _known(document: Any, lines: list[bytes]) -> str | None:
             return name
     if sum(_EXPORTED.fullmatch(text) is not None for text in texts) * 10 >= len(texts) * 9:
         return "cloudwatch-export"
-    if document is None and all(map(_is_plain, csv.reader(texts))):
+    cells = _cells(texts) if document is None else []
+    if cells and all(map(_is_plain, cells)):
         return "csv"
     if document is not None:
         if _is_invocation(next(rows_of(document, *_EVENTS), None)):
@@ -203,7 +206,7 @@ def _known(document: Any, lines: list[bytes]) -> str | None:
         first = next(rows_of(document, "data[]", "[]"), None)
         columns = set(first) if isinstance(first, dict) else set()
     else:
-        columns = set(next(csv.reader([texts[0]]), []))
+        columns = set(next(iter(_cells(texts[:1])), []))
         if columns.issuperset(_COSTS):
             raise DataError(
                 "these are costs: they tell neither requests nor tokens; export the usage "
@@ -286,11 +289,16 @@ def _rows_and_layout(path: str, lines: list[bytes], document: Any) -> tuple[list
         layout.append(_LATIN)
     delimiter = max(",;\t|", key=lambda sign: _steady(texts, sign))
     if not _steady(texts, delimiter):
+        if lines[0].lstrip()[:1] == b"{" or lines[0].strip() == b"[":
+            raise DataError(
+                f"`{path}` is neither one JSON document nor JSON lines: write each document in a "
+                "line of its own, as `jq -c .` does"
+            )
         raise DataError(
             f"`{path}` is neither JSON nor CSV nor a log that is known by name; write a map with "
             "`format: line` and a `pattern`"
         )
-    table = [cells for cells in csv.reader(texts, delimiter=delimiter) if cells]
+    table = [cells for cells in _cells(texts, delimiter) if cells]
     if delimiter != ",":
         layout.append(f"delimiter: {json.dumps(delimiter)}")
     header = table[0]
@@ -332,9 +340,17 @@ def _path_within(part: dict[str, Any]) -> str:
     return ""
 
 
+def _cells(texts: list[str], delimiter: str = ",") -> list[list[str]]:
+    """Return the cells of each line, nothing where the lines are no table."""
+    try:
+        return list(csv.reader(texts, delimiter=delimiter))
+    except csv.Error:
+        return []
+
+
 def _steady(texts: list[str], delimiter: str) -> int:
     """Return how many cells each line has that are not the only one, 0 if lines differ."""
-    counts = [len(cells) for cells in csv.reader(texts, delimiter=delimiter) if cells]
+    counts = [len(cells) for cells in _cells(texts, delimiter) if cells]
     usual = max(set(counts), key=counts.count) if counts else 1
     return usual if usual > 1 and counts.count(usual) * 10 >= len(counts) * 9 else 0
 

@@ -304,7 +304,7 @@ def test_a_value_that_is_not_of_its_fact_s_type_is_a_finding(run, policy, folder
     outcome = run(*traffic(folder, plain(**{"account.tier": "Verified"})))
 
     assert (outcome.code, codes(outcome.out)) == (1, {"GR311"})
-    assert 'fact `account.tier` is `"Verified"`, not a level' in outcome.out
+    assert 'fact `account.tier` is `"Verified"`, none of its values' in outcome.out
 
 
 def test_a_model_that_is_not_listed_is_a_finding_unless_it_counts_as_another(run, policy, folder):

@@ -117,7 +117,7 @@ def test_unknown_facts_and_wrong_values_are_remarked(run, folder):
     out = run("check", "policies", "--traffic", "t.jsonl").out
 
     assert "fact `geo.contry` is in no policy (2 requests); did you mean `geo.country`?" in out
-    note = 'fact `account.tier` is `"gold"`, not a level: taken as missing (1 request)'
+    note = 'fact `account.tier` is `"gold"`, none of its values: taken as missing (1 request)'
     assert note in out
 
 

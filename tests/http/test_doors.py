@@ -10,6 +10,7 @@ import pytest
 from guardrail.cli import main
 from guardrail.engine.expressions import rule_facts
 from guardrail.http.doors import DOORS, unfed, unfed_by_all
+from guardrail.http.parsing.endpoints import DOCUMENTED, endpoint_of
 from guardrail.loading import load_text
 from tests.http.driving import Guarded
 from tests.http.test_authorizer import SHOWN, ParsedRequest
@@ -48,6 +49,50 @@ def test_an_authorizer_enforces_what_a_head_tells_and_nothing_else():
     assert list(unfed(policies, "asgi")) == list(unfed(policies, "wsgi")) == []
     assert list(unfed_by_all(policies, ["authorizer", "asgi"])) == []
     assert list(unfed_by_all(policies, [])) == []
+
+
+UNREAD = """
+guardrail: 1
+policy: doors
+units: [audio_seconds, pages]
+rules:
+  - {id: sound, when: always, budget: {audio_seconds: 9, per: day, key: account.id}}
+  - {id: pages, when: always, budget: {pages: 9, per: day, key: account.id}}
+  - {id: chat, when: {request.endpoint: /v1/chat/completions}, block: {}}
+  - {id: mounted, when: {request.endpoint: {in: [/v1/batches, /api/v1/batches]}}, block: {}}
+  - {id: spared, when: {request.endpoint: {not: chat/completions}}, block: {}}
+  - {id: bedrock, when: {request.endpoint: {in: ["/model/*/converse", "/v1/files/*"]}}, block: {}}
+  - {id: any, when: {any: [{request.endpoint: "/v1/models:generateContent"}]}, block: {}}
+  - {id: own, when: {request.endpoint: /internal/report}, block: {}}
+"""
+
+
+def test_what_no_request_or_response_says_in_its_words_is_found():
+    policies = load_text(UNREAD)
+    counted = "each request counts 1, unless a classifier or `guardrail.http.fastapi` states more"
+    expected = {
+        "pages": f"it counts `pages`, which no response tells: {counted}",
+        "mounted": "it tests for the endpoint `/api/v1/batches`, which is called `/v1/batches`",
+        "spared": "it tests for the endpoint `chat/completions`, which is called "
+        "`/v1/chat/completions`",
+    }
+
+    for door in ("asgi", "wsgi", "litellm"):
+        assert {one.rule.id: one.why for one in unfed(policies, door)} == expected
+    assert [one.rule.id for one in unfed(policies, "authorizer")] == [
+        "sound",
+        "pages",
+        "mounted",
+        "spared",
+    ]
+    assert list(unfed(policies, "authzen")) == []
+    told = {one.rule.id: one.why for one in unfed_by_all(policies, ["asgi", "litellm"])}
+    assert told["mounted"] == f"the doors `asgi`, `litellm`: {expected['mounted']}"
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_every_endpoint_is_called_as_it_is_documented(name):
+    assert endpoint_of(name).name == name
 
 
 @pytest.mark.parametrize("profile", SHOWN)

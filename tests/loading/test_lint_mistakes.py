@@ -484,6 +484,12 @@ MISTAKES = {
     "a class of characters": Mistake(
         "GR223", block('{account.org: {not: "org_[0-9]+"}}', SKIP), "org_"
     ),
+    "a network of many customers": Mistake(
+        "GR223", block("{client.network: {in: [10.20.0.0/16]}}"), "10.20.0.0"
+    ),
+    "a network of IPv6 that is spared": Mistake(
+        "GR223", block('{client.network: {not: "2001:db8::/32"}}', SKIP), "2001:db8"
+    ),
     # Quotes and comments.
     "typographic quotes around an account": Mistake(
         "GR224", block("{account.id: \u201cacct_42\u201d}"), "acct_42"
@@ -775,6 +781,10 @@ FINE = {
         + exemption("{account.org: o1}", "2198-12-31", "reason: pilot", "raise: {max: 9}")
         .removeprefix(START)
         .replace("tokens-per-day", "m")
+    ),
+    "an endpoint's name has stars": block("{request.endpoint: /model/*/converse}"),
+    "an address of IPv4 and a network of IPv6": block(
+        '{client.network: {in: [192.0.2.7, 192.0.2.8/32, "2001:db8:1:2::/64"]}}'
     ),
     "only what costs nothing is to be served": rules(
         rule("m", "when: always", f"budget: {{cost_usd: 0, per: day, {OWN}}}")

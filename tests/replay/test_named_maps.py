@@ -681,6 +681,11 @@ def test_a_plan_is_taken_for_a_tier_where_the_tiers_are_known(tmp_path):
         ("", "has no line to propose a map from"),
         ('{"ts": 1, "facts": {}}\n', "own form: it needs no map"),
         ("some words\nother words here\n", "neither JSON nor CSV"),
+        ('{\n "time": 1\n}\n{\n "time": 2\n}\n', "neither one JSON document nor JSON lines"),
+        ('{"time": 1\n', "neither one JSON document nor JSON lines"),
+        ("PAR1\0\x15\x04,\r\x1f\n,PAR1\n", "is no text: export it as"),
+        ("loading\r10%\rdone\nand, so, on\n", "neither JSON nor CSV"),
+        (f"time,n\n1772355600,{'9' * 200_000}\n", "neither JSON nor CSV"),
         ('{"a": "b"}\n', "shows no column that is a time; write"),
         (
             "time,n\n2026-03-01T09:00:00Z,1\n03/02/2026 10:00,2\n",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
+from ipaddress import ip_network
 
 from guardrail.loading.lint.written import TESTING, Tested, Written, lists_in, scalars_in
 from guardrail.loading.lists import list_name
@@ -42,6 +43,7 @@ def lint_texts(written: Written) -> None:
     for tested in written.tested():
         _unseen(written, tested)
         _pattern(written, tested)
+        _several_addresses(written, tested)
         if tested.in_list:
             _comma(written, tested)
 
@@ -117,7 +119,9 @@ def _pattern(written: Written, tested: Tested) -> None:
     text = tested.node.text
     if tested.fact.type not in (FactType.STRING, FactType.LIST) or list_name(tested.node):
         return
-    star = "*" in text or text.endswith("?")
+    # An endpoint's name has a star in the place of what differs: `/model/*/converse`.
+    named = tested.fact.name == "request.endpoint" and tested.operator != "prefix"
+    star = "*" in (text.replace("/*/", "//") if named else text) or text.endswith("?")
     if tested.operator not in ("in", "not_in", "prefix") or not (star or _REGULAR.search(text)):
         return
     message = f"{quoted(text)} is compared as it stands: a test knows no patterns"
@@ -128,6 +132,24 @@ def _pattern(written: Written, tested: Tested) -> None:
         if not re.search(r"[*+]\$?$", text):
             help = f"write `{plain}`"
     written.scope.findings.report("GR223", tested.node, message, help=help)
+
+
+def _several_addresses(written: Written, tested: Tested) -> None:
+    """Report a network of many customers where the network of one is compared as it stands."""
+    if tested.fact.name != "client.network" or tested.operator not in ("in", "not_in"):
+        return
+    try:
+        network = ip_network(tested.node.text)
+    except ValueError:
+        return
+    if network.prefixlen == (32 if network.version == 4 else 64):
+        return
+    message = f"{quoted(tested.node.text)} is compared as it stands, and no client has all of it"
+    label = "`client.network` is an address of IPv4, or a /64 of IPv6"
+    help = f"write `client.network: {{cidr: [{tested.node.text}]}}`"
+    if tested.operator == "not_in":
+        help = f"write `not: {{client.network: {{cidr: [{tested.node.text}]}}}}`"
+    written.scope.findings.report("GR223", tested.node, message, label=label, help=help)
 
 
 def _comma(written: Written, tested: Tested) -> None:
