@@ -332,6 +332,18 @@ class Case(NamedTuple):
         return sorted(self.looked)
 
 
+class Afterwards(NamedTuple):
+    """What is generated beside a decision in memory; both are called with all that it kept.
+
+    `receipts` makes the receipts of its counters, None for one that was not reached. `settle` puts
+    the counters right, given before that the amounts that were used of each unit that a plain usage
+    states, and the time in seconds.
+    """
+
+    receipts: Callable[..., tuple[Receipt | None, ...]]
+    settle: Callable[..., None]
+
+
 class Acting(Protocol):
     """Whom the account of a request acts as: facts beside those that the request states.
 
@@ -381,15 +393,16 @@ class Decision:
     before it is settled.
     """
 
-    __slots__ = ("_case", "_ruling", "_settled")
-    # Generated source sets all three without a call. `_case` is a `Case`, or what it is made of
-    # when it is asked for: its first five values, the function that makes receipts of them all,
-    # what was found, the first counters of the rules that were not charged (None: no rule was), and
-    # then whatever that function needs. Its facts are then a pair where whom the account acts as
-    # was found beside them.
+    __slots__ = ("_case", "_ruling", "_settled", "_whole_case")
+    # Generated source sets the first three without a call. `_case` is a `Case`, or what it is made
+    # of when it is asked for: its first five values, what is to be done with it afterwards, what
+    # was found, the first counters of the rules that were not charged (None: no rule was), and then
+    # whatever `Afterwards` needs. Its facts are then a pair where whom the account acts as was
+    # found beside them. `_whole_case` is the case that was made of it, once it was asked for.
     _ruling: Ruling
     _case: tuple[Any, ...]
     _settled: bool
+    _whole_case: Case
     ruling: Ruling = cast(
         Any, property(attrgetter("_ruling"), doc="The combined answer, apart from its evidence.")
     )
@@ -407,9 +420,13 @@ class Decision:
     def case(self) -> Case:
         """The evidence it rests on."""
         case = self._case
-        if not isinstance(case, Case):
-            self._case = case = _case_of(case[5](*case), *case[:8])
-        return case
+        if isinstance(case, Case):
+            return case
+        try:
+            return self._whole_case
+        except AttributeError:
+            self._whole_case = _case_of(case[5].receipts(*case), *case[:8])
+            return self._whole_case
 
     @property
     def debits(self) -> tuple[Receipt | None, ...]:
@@ -417,7 +434,7 @@ class Decision:
         case = self._case
         if isinstance(case, Case) or case[6]:
             return self.case.debits
-        made: tuple[Receipt | None, ...] = case[5](*case)
+        made: tuple[Receipt | None, ...] = case[5].receipts(*case)
         return made
 
     @property
@@ -570,7 +587,7 @@ def _case_of(
     estimate: Mapping[str, object] | None,
     now: int,
     serial: int,
-    receipts: object,
+    afterwards: object,
     found: tuple[Finding, ...],
     left: tuple[int, ...] | None,
 ) -> Case:

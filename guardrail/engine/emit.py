@@ -43,6 +43,8 @@ SMALL = TOP // MICRO
 TOKEN_PARTS = {"input_tokens": "tokens_in", "output_tokens": "tokens_out"}
 MONEY = "cost_usd"
 TOKENS = ("tokens", "input_tokens", "output_tokens")
+PLAIN_UNITS = (*TOKENS, MONEY)
+"""What a usage of plain token counts tells an amount of."""
 
 
 class Emitter(FactEmitter, ABC):

@@ -4,6 +4,9 @@ One pass decides every outcome. A counter that refuses, or whose step has someth
 `judged` and goes on; once all are read, a refusal writes nothing but a strike. Otherwise what is
 not `left` out (a refused charge of a shadow rule, or of one that only degrades) is written. All of
 it happens under the store's lock.
+
+Beside each such function stands another that settles its decisions: it knows which counters they
+were charged to, and puts them right where their records are.
 """
 
 from __future__ import annotations
@@ -13,8 +16,8 @@ from functools import partial
 from typing import Any, Protocol, cast
 
 from guardrail.engine.conclude import ALLOWED
-from guardrail.engine.core import ActingSource, Decision, Engine
-from guardrail.engine.emit import Emitter, by_value
+from guardrail.engine.core import ActingSource, Afterwards, Decision, Engine
+from guardrail.engine.emit import PLAIN_UNITS, Emitter, by_value
 from guardrail.engine.emit_facts import conditional, either, indented
 from guardrail.engine.expressions import spill_text
 from guardrail.engine.index import AT_ONCE
@@ -99,7 +102,8 @@ class InlineEmitter(Emitter):
 
     `writes` run once nothing refuses; what has `moved` is not written in place. `receipts` are the
     sources of those of all counters, None for one that was not reached, and `kept` the variables
-    that they name: a decision keeps these, and makes receipts of them when it is asked.
+    that they name: a decision keeps these, and makes receipts of them when it is asked. `settles`
+    are lines over the same variables, and the amounts that were used.
     A function that is called hands its writes to its caller, which makes them later. `source` says
     whom accounts act as; `acting` holds what it said of this one.
     """
@@ -125,6 +129,7 @@ class InlineEmitter(Emitter):
         self.store = store
         self.leave = leave
         self.writes: list[str] = []
+        self.settles: list[str] = []
         self.receipts: list[str] = []
         self.kept: dict[str, None] = {}
         codec = store.codec
@@ -182,6 +187,8 @@ class InlineEmitter(Emitter):
             self.receipts.append(receipt)
             self.kept.update(dict.fromkeys(name for name in names if name.isidentifier()))
             kept = "" if limit.binding else f"{self._number(limit)} not in left"
+            charged = " and ".join(test for test in (reached, kept) if test)
+            self.settles += conditional(charged, self._settled_lines(limit, spec, receipt))
             self.constants[f"put{j}"] = self._table(limit, spec).put
             # An amount of 0 is counted, but writes nothing.
             some = "" if spec.kind == MEMBERS or spec.amount.isdigit() else spec.amount
@@ -221,6 +228,37 @@ class InlineEmitter(Emitter):
             packed = f"r{j} & {codec.SLOT_MASK}, r{j} >> {codec.SLOT_BITS}"
             rest = f"{packed}, {', '.join(asked)}, 0"
         return f"({self._number(limit, spec.number)}, k{j}, {rest})", [f"k{j}", *names]
+
+    def _settled_lines(self, limit: Limit, spec: CellSpec, receipt: str) -> list[str]:
+        """Return the lines that put a counter right that was charged."""
+        j, codec = self.local(limit, spec.number), self.store.codec
+        unit = "".join(limit.units[spec.number : spec.number + 1])
+        if unit not in PLAIN_UNITS and not limit.lease:
+            return []
+        lines, key, slot, reserved, used = [], f"k{j}", f"s{j}", spec.amount, f"u_{unit}"
+        if spec.span == 1:
+            slot = f"r{j} & {codec.SLOT_MASK}"
+        if receipt == f"y{j}":
+            lines, key, slot, reserved = [f"_, k, s, _, _, n, _, _ = y{j}"], "k", "s", "n"
+        table = f"homes[{self.constant('U', limit.idents[spec.number])}]"
+        moved = []
+        if limit.key_facts == ("actor.id",):  # only what accounts share is ever moved
+            moved, key = [f"k = moved({key}) if moves.size else {key}"], "k"
+        if limit.lease:
+            return [*lines, *moved, f"{table}.leave({key}, lease)"]
+        correct = f"correct({receipt}, {used}, moment, '')"
+        put_right = [correct]
+        if spec.kind == WINDOW:
+            bits, mask = codec.SLOT_BITS, codec.SLOT_MASK
+            found = f"r.__class__ is int and r & {mask} == {slot}"
+            put_right = [
+                *moved,
+                f"d = {table}.current[hash({key}) & {self.store.shard_mask}]; r = d.get({key})",
+                f"if {found} and (v := (r >> {bits}) + {used} - {reserved}) >= 0:",
+                f"    d[{key}] = min(v, {TOP}) << {bits} | r & {mask}",  # as nearly always
+                f"else: {correct}",
+            ]
+        return [*lines, *conditional(f"{used} != {reserved}", put_right)]
 
     def _number(self, limit: Limit, part: int = 0) -> str:
         """Return the constant that is the number of a rule's counter."""
@@ -460,6 +498,13 @@ def _unread(*case: object) -> tuple[()]:
     return ()
 
 
+def _unsettled(*case: object) -> None:
+    """Put nothing right: no counter was looked at."""
+
+
+_UNTOUCHED = Afterwards(_unread, _unsettled)
+
+
 class _Inline:
     def __init__(
         self, engine: Engine, store: FusableStore, steps: Decide, source: ActingSource | None
@@ -516,8 +561,8 @@ class _Inline:
             "decision = new(Decision)",
             "decision._ruling = ruled(found, facts, t)",
             "decision._settled = False",
-            f"decision._case = (engine, {self.facts}, estimate, t, next_serial(), unread, found, "
-            "None)",
+            f"decision._case = (engine, {self.facts}, estimate, t, next_serial(), untouched, "
+            "found, None)",
             *emitter.told(),
             "return decision",
         ]
@@ -525,7 +570,7 @@ class _Inline:
         serial, naming = "next_serial()", []
         if within or emitter.naming:
             serial, naming = "serial", ["serial = next_serial()", *emitter.naming]
-        receipts, kept = emitter.receipt_tuple, ["receipts", "found", "left", *emitter.kept]
+        receipts, kept = emitter.receipt_tuple, ["afterwards", "found", "left", *emitter.kept]
         looks, put, joined = "", [], []
         if within:
             joined = [
@@ -571,16 +616,65 @@ class _Inline:
             "    release()",
             self.bail,
         ]
-        read = [
-            f"def receipts(engine, facts, estimate, t, serial, {rest}):",
-            f"    return {receipts}",
-        ]
-        emitter.constants["receipts"] = emitter.defined(read, "receipts", "receipts")
+        emitter.constants["afterwards"] = self._afterwards(emitter, receipts, rest)
         source = ["def decide(facts, estimate, moment):", *indented(lines)]
         emitter.constants.update(self._constants())
         return cast(Decide, emitter.defined(source, "decide", "inline"))
 
     bail = "return steps(facts, estimate, moment)"
+
+    def _afterwards(self, emitter: InlineEmitter, receipts: str, rest: str) -> Afterwards:
+        """Return what is done with a decision that keeps some variables, named in `rest`."""
+        case = f"engine, facts, estimate, t, serial, {rest}"
+        read = [f"def receipts({case}):", f"    return {receipts}"]
+        settles = list(emitter.settles)
+        if self.buckets:
+            used = "".join(f"u_{unit}, " for unit in PLAIN_UNITS)
+            settles.append(
+                f"for receipt in more: correct_any(receipt, ({used}), moment, serial, left)"
+            )
+        receipts_of = emitter.defined(read, "receipts", "receipts")
+        if not settles:
+            return Afterwards(receipts_of, _unsettled)
+        put_right = [*emitter.naming, "acquire()", "try:", *indented(settles), "finally: release()"]
+        given = ", ".join(f"u_{unit}" for unit in PLAIN_UNITS)
+        settle = [
+            f"def settle({given}, moment, {case}):",
+            "    if left is not None:",
+            *indented(put_right, 2),
+        ]
+        emitter.constants.update(
+            acquire=self.store.lock.acquire, release=self.store.lock.release,
+            homes=self.store.homes, moves=self.store.moves, moved=self.store.moved,
+            correct=self._correct, correct_any=self._correct_any,
+        )  # fmt: skip
+        return Afterwards(receipts_of, emitter.defined(settle, "settle", "settle"))
+
+    def _correct(
+        self, receipt: tuple[Any, ...], amount: int | None, moment: float, lease: str
+    ) -> None:
+        """Correct what was charged as its verb says; the lock is held."""
+        debit = Receipt._make(receipt)
+        correction = self.engine.counters[debit.number][0].correction(debit, amount, lease)
+        if correction is not None:
+            self.store.correct(correction, int(moment * SECOND + 0.5))
+
+    def _correct_any(
+        self,
+        receipt: tuple[Any, ...] | None,
+        used: tuple[int | None, ...],
+        moment: float,
+        serial: int,
+        left: tuple[int, ...],
+    ) -> None:
+        """Correct what the rules of an index bucket charged, if they did."""
+        if receipt is None:
+            return
+        limit, part = self.engine.counters[receipt[0]]
+        unit = "".join(limit.units[part : part + 1])
+        amount = used[PLAIN_UNITS.index(unit)] if unit in PLAIN_UNITS else None
+        if limit.first not in left:
+            self._correct(receipt, amount, moment, self.engine.lease(serial) if limit.lease else "")
 
     def _strike(
         self, facts: Mapping[str, object], struck: Sequence[tuple[Limit, str]], now: int
@@ -611,7 +705,7 @@ class _Inline:
             "Decision": Decision,
             "ALLOWED": ALLOWED,
             "Looked": Looked,
-            "unread": _unread,
+            "untouched": _UNTOUCHED,
             "ruled": self.engine.ruled,
             "strike": self._strike,
         }

@@ -1,7 +1,7 @@
 """Settling where the usage is plain, whole counts of tokens: it takes the place of an estimate.
 
-In memory, windows of one slot are corrected where their records are; for a store elsewhere, windows
-by the difference. All else is corrected as its verb says.
+In memory, counters are put right by source that is generated with the decision (`emit_inline`); for
+a store elsewhere, windows are corrected by the difference, all else as its verb says.
 """
 
 from __future__ import annotations
@@ -10,68 +10,36 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from guardrail.engine.core import Case, Decision, Engine
-from guardrail.engine.emit import MONEY, TOKENS
-from guardrail.engine.emit_inline import FusableStore
+from guardrail.engine.emit import MONEY, PLAIN_UNITS
 from guardrail.engine.verbs import BudgetLimit, Limit, Receipt
-from guardrail.model.cells import TOP, WINDOW, Adjust, Correction
+from guardrail.model.cells import TOP, Adjust, Correction
 
-Settle = Callable[[Decision, Mapping[str, object], int, str | None], bool]
+Settle = Callable[[Decision, Mapping[str, object], float, str | None], bool]
 Corrections = Callable[[Decision, Mapping[str, object], str | None], list[Correction] | None]
 Read = Callable[[Decision, Mapping[str, object], str | None], tuple[int | None, ...] | None]
 
-_UNITS = (*TOKENS, MONEY)
 
+def settle_inline(engine: Engine) -> Settle | None:
+    """Return a function that settles a decision at a time in seconds, None if it cannot.
 
-def settle_inline(engine: Engine, store: FusableStore) -> Settle | None:
-    """Return a function that settles a decision at a time in microseconds, None if it cannot.
-
-    It corrects the records in place where the usage is plain, and returns False where it left the
-    decision to the steps.
+    It is for decisions that were made in one pass over a memory store, whose usage is plain: what
+    was generated with them corrects the records. It returns False where it left a decision to the
+    steps.
     """
     read = _reader(engine)
     if read is None:
         return None
-    # Of each counter: its rule, its ident, where its unit stands among the amounts.
-    counters = [(limit, limit.idents[part], _place(limit, part)) for limit, part in engine.counters]
-    acquire, release, correct = store.lock.acquire, store.lock.release, store.correct
-    moves, moved, homes, mask = store.moves, store.moved, store.homes, store.shard_mask
-    leases = any(limit.lease for limit, _ in engine.counters)
-    bits, slots = store.codec.SLOT_BITS, store.codec.SLOT_MASK
 
     def settle(
-        decision: Decision, usage: Mapping[str, object], now: int, model: str | None
+        decision: Decision, usage: Mapping[str, object], now: float, model: str | None
     ) -> bool:
         amounts = read(decision, usage, model)
-        if amounts is None:
+        case = decision._case
+        if amounts is None or isinstance(case, Case):
             return False
-        debits, lease = decision.debits, engine.lease(decision._case[4]) if leases else ""
         decision._settled = True
-        acquire()
-        try:
-            for debit in debits:
-                if debit is None:
-                    continue
-                number, charged, slot, _, _, reserved, _, _ = debit
-                limit, ident, place = counters[number]
-                amount, key = amounts[place], moved(charged) if moves.size else charged
-                if limit.lease:
-                    homes[ident].leave(key, lease)
-                elif amount is not None and amount != reserved:
-                    shard = homes[ident].current[hash(key) & mask]
-                    record = shard.get(key)
-                    if (
-                        limit.kind == WINDOW
-                        and record.__class__ is int
-                        and record & slots == slot
-                        and (left := (record >> bits) + amount - reserved) >= 0
-                    ):
-                        shard[key] = min(left, TOP) << bits | slot  # as nearly always
-                        continue
-                    correction = limit.correction(Receipt._make(debit), amount, "")
-                    if correction is not None:
-                        correct(correction, now)
-        finally:
-            release()
+        tokens, into, out, cost, _ = amounts
+        case[5].settle(tokens, into, out, cost, now, *case)
         return True
 
     return settle
@@ -119,18 +87,18 @@ def settle_elsewhere(engine: Engine) -> Corrections:
 def _place(limit: Limit, part: int) -> int:
     """Return where a counter's unit stands among the amounts that are read of a usage."""
     unit = "".join(limit.units[part : part + 1])
-    return _UNITS.index(unit) if unit in _UNITS else len(_UNITS)
+    return PLAIN_UNITS.index(unit) if unit in PLAIN_UNITS else len(PLAIN_UNITS)
 
 
 def _reader(engine: Engine) -> Read | None:
-    """Return what reads a usage: the amounts of `_UNITS`, then None for all else.
+    """Return what reads a usage: the amounts of `PLAIN_UNITS`, then None for all else.
 
     It reads None where the usage is not plain, whole counts of tokens, whose cost is that of the
     model served, or the decision another engine's or settled. There is none for an engine that
     counts what else a usage may state.
     """
     units = set(engine.sizer.units)
-    if not units <= {"requests", *_UNITS}:
+    if not units <= {"requests", *PLAIN_UNITS}:
         return None
     counts_money = MONEY in units
 

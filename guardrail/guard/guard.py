@@ -45,7 +45,7 @@ class Guard(BaseGuard[Store]):
             if context.acting is not None:
                 self._beside, self._note = (context.acting,), None
                 self._establish = (), context.establish_but(self._beside)
-            self._settle = settle_inline(context.engine, store)
+            self._settle = settle_inline(context.engine)
         else:
             context.plan_in_rows()
 
@@ -111,12 +111,12 @@ class Guard(BaseGuard[Store]):
         was served, where money is counted. Unusable figures are named in `decision.errors`, and so
         is what the store lost; what it cannot take now is kept and delivered later.
         """
-        moment = microseconds(self._context.moment(now))
         settled = self._settle
+        moment = self._context.moment(now)
         if settled is not None and usage is not None and settled(decision, usage, moment, model):
             return
         corrections = self._context.settlement(decision, usage, model)
-        self._send(self._supervisor.delivery(decision, corrections, moment))
+        self._send(self._supervisor.delivery(decision, corrections, microseconds(moment)))
 
     def release(self, decision: Decision, *, now: float | None = None) -> None:
         """Give everything back: the request failed by our fault, before anything was served."""
