@@ -245,7 +245,8 @@ class InlineEmitter(Emitter):
         if limit.key_facts == ("actor.id",):  # only what accounts share is ever moved
             moved, key = [f"k = moved({key}) if moves.size else {key}"], "k"
         if limit.lease:
-            return [*lines, *moved, f"{table}.leave({key}, lease)"]
+            self.kept[spec.place] = None
+            return [*lines, *moved, f"{table}.leave({key}, {spec.place})"]
         correct = f"correct({receipt}, {used}, moment, '')"
         put_right = [correct]
         if spec.kind == WINDOW:
@@ -636,7 +637,7 @@ class _Inline:
         receipts_of = emitter.defined(read, "receipts", "receipts")
         if not settles:
             return Afterwards(receipts_of, _unsettled)
-        put_right = [*emitter.naming, "acquire()", "try:", *indented(settles), "finally: release()"]
+        put_right = ["acquire()", "try:", *indented(settles), "finally: release()"]
         given = ", ".join(f"u_{unit}" for unit in PLAIN_UNITS)
         settle = [
             f"def settle({given}, moment, {case}):",
