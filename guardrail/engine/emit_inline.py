@@ -255,8 +255,9 @@ class InlineEmitter(Emitter):
             put_right = [
                 *moved,
                 f"d = {table}.current[hash({key}) & {self.store.shard_mask}]; r = d.get({key})",
-                f"if {found} and (v := (r >> {bits}) + {used} - {reserved}) >= 0:",
-                f"    d[{key}] = min(v, {TOP}) << {bits} | r & {mask}",  # as nearly always
+                # A record is its amount above its slot: the difference is added where it stands.
+                f"v = {used} - {reserved} << {bits}",
+                f"if {found} and 0 <= (v := r + v) < {TOP << bits}: d[{key}] = v",
                 f"else: {correct}",
             ]
         return [*lines, *conditional(f"{used} != {reserved}", put_right)]
