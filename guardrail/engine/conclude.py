@@ -76,7 +76,8 @@ def conclude(
 
 def refused_by(policies: PolicySet, finding: Finding, now: int) -> Ruling:
     """Return the ruling where a rule in force refuses and nothing else was found."""
-    return _refused(policies.rules, finding, (finding,), now, (), ())
+    wait = _told(finding.wait, now)
+    return _ruling(policies.rules, finding, wait, NO_OBLIGATIONS, (), ())
 
 
 def idle_note(policies: PolicySet, model: object, finding: Finding) -> str | None:
@@ -143,11 +144,16 @@ def _refused(
             wait = None
             break
         wait = max(wait or 0, finding.wait)
-    # A time of sub-microsecond digits was rounded: a client that adds the wait to its own reading
-    # of the clock may come out a microsecond short.
-    if wait is not None and now % MILLISECOND:
-        wait += 1
-    return _ruling(rules, strongest, wait, NO_OBLIGATIONS, shadow, notes)
+    return _ruling(rules, strongest, _told(wait, now), NO_OBLIGATIONS, shadow, notes)
+
+
+def _told(wait: int | None, now: int) -> int | None:
+    """Return the wait that is told, in microseconds.
+
+    A time of sub-microsecond digits was rounded: a client that adds the wait to its own reading of
+    the clock may come out a microsecond short.
+    """
+    return wait + 1 if wait is not None and now % MILLISECOND else wait
 
 
 def merge_obligations(every: Iterable[Obligations], chain: tuple[str, ...]) -> Mapping[str, object]:

@@ -173,8 +173,10 @@ class Engine:
         if reading is not None:
             model = reading.facts.get("request.model")
             return conclude(self.policies, found, model, now, reading.notes)
-        if len(found) == 1 and found[0].effect.refuses and not found[0].shadow:
-            return refused_by(self.policies, found[0], now)
+        if len(found) == 1:
+            (finding,) = found
+            if finding.effect >= _THROTTLE and not finding.shadow:
+                return refused_by(self.policies, finding, now)
         return conclude(self.policies, found, self.reader.value("request.model", facts), now)
 
     def settlement(
