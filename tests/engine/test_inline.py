@@ -17,7 +17,9 @@ from guardrail.engine.index import build_index
 from guardrail.engine.verbs import BY_BAN, CellSpec, Limit
 from guardrail.loading import load_text
 from guardrail.model.amounts import SECOND
+from guardrail.model.cells import TOP
 from guardrail.model.policy import PolicySet
+from guardrail.stores.cells import windowed_slots
 from tests.engine.policies import START, Request, models, policy_set, policy_sets
 from tests.engine.tracing import PACES, Subject, run, run_refunds, told
 
@@ -96,6 +98,44 @@ def test_a_refund_made_before_a_charge_does_not_bound_the_refund_of_that_charge(
                 decision, {"input_tokens": 0, "output_tokens": 0}, now=START / SECOND
             )
         assert subject.decide(asked, START).limits[0].used == 200
+
+
+WARNED = """
+guardrail: 1
+policy: warned
+rules:
+  - id: week
+    when: always
+    budget: {tokens: 1k, per: week, key: account.id}
+    over: {degrade: {x-over: a thousand}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("used", "left"),
+    [
+        # More was charged than the counter still knows of, and more was used than one can hold.
+        ([0, 0], 0),
+        ([TOP, TOP], TOP),
+    ],
+)
+@pytest.mark.parametrize("fused_too", [True, False])
+def test_a_settlement_leaves_a_counter_between_nothing_and_the_most_it_holds(
+    used: list[int], left: int, fused_too: bool
+) -> None:
+    subject = Subject(load_text(WARNED), fused=fused_too)
+    big = subject.decide(Request({"account.id": "a"}, {"input_tokens": 90}), START)
+    if not left:
+        subject.store.empty()
+    small = subject.decide(Request({"account.id": "a"}, {"input_tokens": 5}), START)
+
+    for decision, tokens in zip((big, small), used, strict=True):
+        usage = {"input_tokens": tokens, "output_tokens": 0}
+        subject.guard.settle(decision, usage, now=START / SECOND)
+
+    ((record, *others),) = [subject.contents()["shared"].values()]
+    assert not others
+    assert windowed_slots(record) == {min(windowed_slots(record)): left}
 
 
 def test_most_of_the_decisions_compared_are_made_in_one_pass() -> None:
