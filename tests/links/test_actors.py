@@ -352,15 +352,19 @@ def test_whom_a_full_actor_keeps_out_shares_a_crowds_budget_and_is_not_set_free(
     assert guard.decide(trusted("lead", card="c"), now=MONDAY).allowed
 
 
-def test_what_is_settled_after_a_merge_counts_for_whom_the_account_acts_as() -> None:
+@pytest.mark.parametrize("whose", [0, 1])
+def test_what_is_settled_after_a_merge_counts_for_whom_the_account_acts_as(whose: int) -> None:
     policy = POLICY.replace("requests: LIMIT", "tokens: 1000").replace("MOST", "5000")
     guard = Guard.from_policies(loaded(policy))
     estimate = {"input_tokens": 100, "output_tokens": 300}
-    early = guard.decide(shown("a"), estimate, now=MONDAY)
-    guard.decide(shown("b", card="c"), estimate, now=MONDAY)
+    early = [
+        guard.decide(shown("a"), estimate, now=MONDAY),
+        guard.decide(shown("b", card="c"), estimate, now=MONDAY),
+    ]
     late = guard.decide(shown("a", card="c"), {"input_tokens": 0, "output_tokens": 0}, now=MONDAY)
     assert late.limits[0].used == 800
-    guard.settle(early, {"input_tokens": 100, "output_tokens": 0}, now=MONDAY)
+    # One of the two accounts' counters was moved to the other's.
+    guard.settle(early[whose], {"input_tokens": 100, "output_tokens": 0}, now=MONDAY)
     again = guard.decide(shown("a", card="c"), {"input_tokens": 0, "output_tokens": 0}, now=MONDAY)
     assert again.limits[0].used == 500
 
