@@ -107,6 +107,8 @@ $(VENV)/.editor: $(READY)
 		yaml-language-server@1 axe-core@4 >/dev/null || echo "the tests of editors and some of pages are skipped" >&2
 	@touch $@
 
+# pip compiles one file after another; what no Python of this version can compile stays as it is.
 $(VENV)/.%: pyproject.toml $(READY)
-	$(INSTALL) --editable . --group $*
+	$(INSTALL) --no-compile --editable . --group $*
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $@

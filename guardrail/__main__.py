@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 
@@ -16,8 +17,12 @@ def main() -> int:
     ends_at_once = former is signal.default_int_handler  # else whoever started it ignores it, say
     if ends_at_once:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # What is imported stays: no search for garbage goes through it, now or later.
+    gc.disable()
     from guardrail.cli import main as run
 
+    gc.freeze()
+    gc.enable()
     if ends_at_once:
         signal.signal(signal.SIGINT, former)
     return run()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.rewriting import rewrite_ahead
 from tests.silence import (
     Scratch,
     _no_task_is_lost,
@@ -64,6 +65,12 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.startswith("GUARDRAIL_") and name != "GUARDRAIL_TEST_DATA":
             monkeypatch.delenv(name)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the tests before workers are started."""
+    if config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput"):
+        rewrite_ahead(config, processors())
 
 
 @pytest.hookimpl(wrapper=True)

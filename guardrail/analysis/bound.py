@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations, islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from guardrail.analysis.regions import (
     SOMEBODY,
@@ -153,10 +153,11 @@ def bounds(
     """Return the bound of each profile, capability, unit and period, at `now` (microseconds)."""
     told = Distinctions(policies, in_force(policies, now), now)
     first = _first_alike(told, _capabilities(told, fleet))
+    counting = _counting(policies)
     every: list[Bound] = []
     for profile in _profiles(told, fleet, tiers):
         worked = {
-            name: tuple(_Worked(told, fleet, profile, name).bounds(periods))
+            name: tuple(_Worked(told, counting, fleet, profile, name).bounds(periods))
             for name in dict.fromkeys(first.values())
         }
         for capability, name in first.items():
@@ -251,8 +252,15 @@ def _profiles(told: Distinctions, fleet: Fleet, tiers: Sequence[str] | None) -> 
 class _Worked:
     """The bounds of one profile and one capability."""
 
-    def __init__(self, told: Distinctions, fleet: Fleet, profile: Profile, capability: str) -> None:
-        self.policies, self.rules = told.policies, told.rules
+    def __init__(
+        self,
+        told: Distinctions,
+        counting: Mapping[str, Sequence[_Counting]],
+        fleet: Fleet,
+        profile: Profile,
+        capability: str,
+    ) -> None:
+        self.policies, self.rules, self.counting = told.policies, told.rules, counting
         self.by_id = {rule.id: rule for rule in told.rules}
         self.profile, self.capability = profile, capability
         accounts = fleet.accounts
@@ -268,6 +276,7 @@ class _Worked:
             known[CAPABILITY] = (capability,)
         self.told, self.known = told, known
         self.lacking: dict[str, bool] = {}
+        self.unbounded: dict[tuple[object, ...], str] = {}
         self.requests = Requests(told, known)
         regions = list(self.requests.regions())
         self.live = [region for region in regions if not region.refused]
@@ -408,7 +417,7 @@ class _Worked:
             return False
         if name not in self.lacking:
             without = Requests(self.told, {**self.known, name: (None,)})
-            self.lacking[name] = any(not region.refused for region in without.regions())
+            self.lacking[name] = without.served()
         return self.lacking[name]
 
     # What a rule lets through.
@@ -456,23 +465,26 @@ class _Worked:
 
     def _missing(self, region: Region, unit: str, counts: Mapping[str, _Count]) -> str:
         """Return why no rule bounds the requests of a region, those that come near named."""
-        idle = (self._idle(rule, unit, region, counts) for rule in self.policies.rules)
-        near = islice((text for text in idle if text is not None), MOST_NAMED)
-        return "; ".join(near) or f"no rule limits {unit} of all of them"
+        # Most periods have the same counts.
+        asked = id(region), unit, *counts.items()
+        if asked not in self.unbounded:
+            counting = self.counting.get(unit, ())
+            idle = (self._idle(one, unit, region, counts) for one in counting)
+            near = islice((text for text in idle if text is not None), MOST_NAMED)
+            self.unbounded[asked] = "; ".join(near) or f"no rule limits {unit} of all of them"
+        return self.unbounded[asked]
 
     def _idle(
-        self, rule: Rule, unit: str, region: Region, counts: Mapping[str, _Count]
+        self, counting: _Counting, unit: str, region: Region, counts: Mapping[str, _Count]
     ) -> str | None:
         """Return why a rule that counts a unit does not bound a request, None if it is not near."""
-        name = f"`{rule.id}`"
-        if unit not in rule.verb.units or rule.mode is Mode.OFF:
-            return None
-        known = facts_of(rule.when) <= self.requests.values.keys()
+        rule, name = counting.rule, f"`{counting.rule.id}`"
+        known = counting.facts <= self.requests.values.keys()
         if not known or not self.requests.applies(rule, region.facts):
             return None
         if rule.mode is Mode.SHADOW:
             return f"{name} is in shadow"
-        if rule not in self.rules:
+        if rule.id not in self.by_id:
             return f"{name} refuses nothing, or ends"
         if not _limited(rule, unit, region):
             return f"{name} has no limit here"
@@ -504,6 +516,23 @@ class _Keys:
 
     number: float
     text: str
+
+
+class _Counting(NamedTuple):
+    """A rule that counts, and the facts of its condition."""
+
+    rule: Rule
+    facts: frozenset[str]
+
+
+def _counting(policies: PolicySet) -> dict[str, list[_Counting]]:
+    """Return, for each unit, the rules that count it and are not off."""
+    found: dict[str, list[_Counting]] = {}
+    for rule in policies.rules:
+        if rule.mode is not Mode.OFF:
+            for unit in rule.verb.units:
+                found.setdefault(unit, []).append(_Counting(rule, facts_of(rule.when)))
+    return found
 
 
 def _first_alike(told: Distinctions, names: Sequence[str]) -> dict[str, str]:

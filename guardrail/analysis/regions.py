@@ -213,6 +213,8 @@ class Requests:
             widest = max(self._best, key=lambda name: (len(self._best[name]), name))
             self._open.add(widest)
             self._best[widest] = self._best[widest][:1]
+        self._several = [name for name in reversed(self._best) if len(self._best[name]) > 1]
+        """The facts of several values, the last one first."""
 
     def regions(self) -> Iterator[Region]:
         """Yield the regions that matter: what is left out is no better for any caller.
@@ -220,9 +222,7 @@ class Requests:
         Of requests that all rules do the same with, one is a region.
         """
         names = list(self._best)
-        several = [name for name in reversed(names) if len(self._best[name]) > 1]
-        kinds = {name: (name in self._open, len(self.values[name]) > 1) for name in names}
-        columns = [self._column(rule, several, kinds) for rule in self.rules]
+        columns = [self._column(rule, self._outcomes(rule)) for rule in self.rules]
         every = list(product(*self._best.values()))
         alike = dict(zip(zip(*columns, strict=True), every, strict=True)) if columns else {(): ()}
         for outcomes, chosen in alike.items():
@@ -236,19 +236,28 @@ class Requests:
                     limits[rule.id] = outcome
             yield Region(facts, limits, tuple(refused))
 
-    def _column(
-        self, rule: Rule, several: Sequence[str], kinds: Mapping[str, object]
-    ) -> Sequence[Outcome]:
-        """Return what a rule does with each choice of values, in the order of their product.
+    def served(self) -> bool:
+        """Tell whether there are requests that no rule refuses whatever was counted."""
+        columns = [
+            self._column(rule, outcomes)
+            for rule in self.rules
+            if True in (outcomes := self._outcomes(rule))
+        ]
+        return not columns or any(True not in outcomes for outcomes in zip(*columns, strict=True))
 
-        `several` are the facts of several values, the last one first.
-        """
+    def _outcomes(self, rule: Rule) -> list[Outcome]:
+        """Return what a rule does with each choice of values of its own facts."""
         own = self.told.own[rule.id]
-        kind = tuple(kinds[name] for name in own)
+        kind = tuple((name in self._open, len(self.values[name]) > 1) for name in own)
         chosen = product(*(self._best[name] for name in own))
-        column = [self._outcome(rule, own, kind, values) for values in chosen]
+        return [self._outcome(rule, own, kind, values) for values in chosen]
+
+    def _column(self, rule: Rule, outcomes: list[Outcome]) -> list[Outcome]:
+        """Return what a rule does with each choice of values of all facts, in their order."""
+        own = self.told.own[rule.id]
+        column = outcomes
         length = 1
-        for name in several:
+        for name in self._several:
             size = len(self._best[name])
             if name not in own:
                 # Whatever it is, the rule does the same.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+from itertools import pairwise
 from typing import Any, cast
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
 from pydantic_core import core_schema
 
+from guardrail.loading import shapes
 from guardrail.loading.claims import KINDS
 from guardrail.loading.conditions import OPERATORS, operators_of
 from guardrail.loading.notation import AMOUNT, DATE, DURATION, PERCENT, RATE, SHARE, TIME
@@ -82,6 +86,7 @@ def policy_schema() -> dict[str, object]:
     _, made = models_json_schema(
         [(shape, "validation") for shape in _SHAPES], schema_generator=_Generator, by_alias=True
     )
+    _describe(made["$defs"])
     definitions = cast(Json, _resolved(made["$defs"])) | _parts() | _conditions()
     for name in (Degrading, RateShape, BudgetShape, ScenarioStepShape):
         _opened(definitions[name.__name__])
@@ -102,6 +107,28 @@ def policy_schema() -> dict[str, object]:
         "properties": _sections(),
         "$defs": definitions,
     }
+
+
+def _describe(definitions: Json) -> None:
+    """Say of each key what stands below its field in the source of the shapes.
+
+    pydantic can do so (`use_attribute_docstrings`), but whenever the shapes are imported, which
+    every command and server then waits for.
+    """
+    for made in ast.parse(inspect.getsource(shapes)).body:
+        if not isinstance(made, ast.ClassDef) or made.name not in definitions:
+            continue
+        fields = getattr(shapes, made.name).model_fields
+        properties = definitions[made.name]["properties"]
+        for field, below in pairwise(made.body):
+            match field, below:
+                case (
+                    ast.AnnAssign(target=ast.Name(id=name)),
+                    ast.Expr(value=ast.Constant(value=str(text))),
+                ):
+                    key = fields[name].alias or name
+                    described = {**properties[key], "description": inspect.cleandoc(text)}
+                    properties[key] = dict(sorted(described.items()))
 
 
 class _Generator(GenerateJsonSchema):

@@ -68,9 +68,7 @@ class Shape(BaseModel):
     place; all else is plain data.
     """
 
-    model_config = ConfigDict(
-        strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     @classmethod
     def takes(cls, name: str, units: frozenset[str]) -> bool:

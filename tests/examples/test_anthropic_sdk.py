@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import anthropic
 import pytest
 
 from tests.examples.asking import ABROAD, ASK, LARGE, LONG, SPENDING, until_throttled
@@ -21,14 +20,14 @@ REFUSALS: Any = {
     "unknown key": (
         "sk-nobody",
         {},
-        (anthropic.AuthenticationError, 401, "authentication_error", "invalid_api_key"),
+        ("AuthenticationError", 401, "authentication_error", "invalid_api_key"),
         "This API key is not known here.",
     ),
     "country": (
         "sk-verified",
         ABROAD,
         (
-            anthropic.PermissionDeniedError,
+            "PermissionDeniedError",
             403,
             "permission_error",
             "unsupported_country_region_territory",
@@ -38,26 +37,34 @@ REFUSALS: Any = {
     "tools": (
         "sk-trial",
         TOOLS,
-        (anthropic.PermissionDeniedError, 403, "permission_error", "verification_required"),
+        ("PermissionDeniedError", 403, "permission_error", "verification_required"),
         "Verify your identity to use tools. https://api.example/verify",
     ),
     "more than a day": (
         "sk-trial",
         {"max_tokens": 20_001},
-        (anthropic.BadRequestError, 400, "invalid_request_error", "request_exceeds_quota"),
+        ("BadRequestError", 400, "invalid_request_error", "request_exceeds_quota"),
         "tokens-per-day",
     ),
     "large body": (
         "sk-verified",
         LARGE,
-        (anthropic.RequestTooLargeError, 413, "request_too_large", "request_too_large"),
+        ("RequestTooLargeError", 413, "request_too_large", "request_too_large"),
         "longer than 1000000 bytes",
     ),
 }
 
 
+@pytest.fixture(scope="module")
+def anthropic():
+    """The SDK: its import takes seconds, which only those who run these tests shall wait for."""
+    import anthropic
+
+    return anthropic
+
+
 @pytest.fixture
-def client(example):
+def client(anthropic, example):
     """Return a client of the SDK for a key, with its own retries on."""
     with clients(anthropic, (anthropic.Anthropic, anthropic.AsyncAnthropic), example.url) as make:
         yield make
@@ -69,9 +76,9 @@ def answered(client, **ask):
 
 
 KINDS: Any = {
-    "sync": (anthropic.Anthropic, answered),
+    "sync": ("Anthropic", answered),
     "async": (
-        anthropic.AsyncAnthropic,
+        "AsyncAnthropic",
         lambda sdk, **ask: awaited(sdk, sdk.messages.create, **ask),
     ),
 }
@@ -81,11 +88,12 @@ KINDS: Any = {
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_an_incurable_refusal_is_readable_and_not_tried_again(
-    example, client, refusal, stream, kind
+    anthropic, example, client, refusal, stream, kind
 ):
     key, more, (error, status, type_, code), message = REFUSALS[refusal]
-    made, answer = client(key, KINDS[kind][0]), KINDS[kind][1]
-    refused = tried_once(example, error, lambda: answer(made, stream=stream, **more))
+    made, answer = client(key, getattr(anthropic, KINDS[kind][0])), KINDS[kind][1]
+    expected = getattr(anthropic, error)
+    refused = tried_once(example, expected, lambda: answer(made, stream=stream, **more))
     told = refused.body["error"]
 
     assert (refused.status_code, refused.type) == (status, type_)
@@ -95,9 +103,10 @@ def test_an_incurable_refusal_is_readable_and_not_tried_again(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_throttled_call_succeeds_after_the_wait_it_was_told(example, client, kind):
+def test_a_throttled_call_succeeds_after_the_wait_it_was_told(anthropic, example, client, kind):
     impatient = client("sk-trial", max_retries=0)
-    patient, answer = client("sk-trial", KINDS[kind][0]), KINDS[kind][1]
+    patient = client("sk-trial", getattr(anthropic, KINDS[kind][0]))
+    answer = KINDS[kind][1]
     refused, made = served_after_its_wait(
         example, anthropic.RateLimitError, lambda: answered(impatient), lambda: answer(patient)
     )
@@ -107,7 +116,7 @@ def test_a_throttled_call_succeeds_after_the_wait_it_was_told(example, client, k
     assert made.content[0].text == "Say this."
 
 
-def test_a_spent_budget_is_told_and_not_tried_again(example, client):
+def test_a_spent_budget_is_told_and_not_tried_again(anthropic, example, client):
     spender, patient = client("sk-trial-2", max_retries=0), client("sk-trial-2")
     until_throttled(lambda: answered(spender, **SPENDING), anthropic.RateLimitError)
     error = tried_once(example, anthropic.RateLimitError, lambda: answered(patient, **SPENDING))
@@ -130,6 +139,13 @@ def final(client, **ask):
         return events.get_final_message()
 
 
+def awaiting(client):
+    """Return a client that is awaited, for the key and the server of one that is not."""
+    import anthropic
+
+    return anthropic.AsyncAnthropic(api_key=client.api_key, base_url=client.base_url)
+
+
 CALLS: Any = {
     "message": answered,
     "cut": lambda sdk: answered(sdk, max_tokens=2),
@@ -137,9 +153,7 @@ CALLS: Any = {
     "tools": lambda sdk: answered(sdk, **TOOLS),
     "streamed": final,
     "streamed tools": lambda sdk: final(sdk, **TOOLS),
-    "awaited": lambda sdk: KINDS["async"][1](
-        anthropic.AsyncAnthropic(api_key=sdk.api_key, base_url=sdk.base_url)
-    ),
+    "awaited": lambda sdk: KINDS["async"][1](awaiting(sdk)),
 }
 
 
