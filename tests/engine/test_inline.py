@@ -100,6 +100,43 @@ def test_a_refund_made_before_a_charge_does_not_bound_the_refund_of_that_charge(
         assert subject.decide(asked, START).limits[0].used == 200
 
 
+def found_by_two_facts() -> PolicySet:
+    """Return rules of which those found by `request.tools` are looked at by a function apart."""
+    countries = "AE AF AG AI AL AM AO AR AT AU BA BB BD BE BF BG BH BI BJ".split()
+    verbs = [
+        "concurrency: {max: 9, lease: 10m, key: account.id}",
+        "mode: shadow, budget: {tokens: 60, per: day, key: account.id}",
+        "budget: {tokens: 60, per: day, key: account.id}, over: {degrade: {x-over: a lot}}",
+        "rate: {tokens: 100k/minute, key: account.id}",
+        *[f"budget: {{output_tokens: {n}M, per: {n}d, key: account.id}}" for n in range(1, 14)],
+    ]
+    rules = [f"when: {{request.tools: 1}}, unknown: skip, {verb}" for verb in verbs]
+    for country in countries:
+        budget = "budget: {tokens: 1M, per: week, key: geo.country}"
+        rules.append(f"when: {{geo.country: {country}}}, unknown: skip, {budget}")
+    lines = "".join(f"  - {{id: r{n}, {rule}}}\n" for n, rule in enumerate(rules))
+    return load_text(f"guardrail: 1\npolicy: two\nrules:\n{lines}")
+
+
+def test_settlements_of_rules_found_by_two_facts_leave_what_the_three_steps_do() -> None:
+    policies = found_by_two_facts()
+    index = build_index(policies.rules, policies.facts)
+    assert (sorted(index.buckets), index.main) == (["geo.country", "request.tools"], "geo.country")
+    fused, steps = Subject(policies, fused=True), Subject(policies)
+    asked = Request(
+        {"account.id": "a", "geo.country": "AE", "request.tools": 1},
+        {"input_tokens": 20, "output_tokens": 30},
+    )
+    for at in range(3):
+        usage = {"input_tokens": 5, "output_tokens": 40 + at}
+        for subject in (fused, steps):
+            decision = subject.decide(asked, START + at)
+            assert decision.allowed
+            subject.guard.settle(decision, usage, now=START / SECOND + 1)
+        assert fused.contents() == steps.contents()
+    assert fused.fused_share == 1
+
+
 WARNED = """
 guardrail: 1
 policy: warned
