@@ -58,6 +58,17 @@ def cookie(value):
     return [(b"cookie", b"session=" + value.encode())]
 
 
+def test_a_ban_that_cannot_be_read_is_an_alarm(caplog):
+    def identify(scope):
+        return {"account.id": "a1", "enforcement.status": "suspended"}
+
+    guarded = Guarded(POLICY, Host([completion()]), identify=identify, directory=None)
+
+    assert [guarded.ask(ASK, key=None).status for _ in range(2)] == [200, 200]
+    (line,) = [one for one in caplog.records if one.levelname == "CRITICAL"]
+    assert "a ban is perhaps not in force; the values are `unrestricted`" in line.getMessage()
+
+
 @pytest.mark.parametrize("identify", [plain, waiting, AsAnObject()])
 def test_a_session_cookie_says_who_asks(identify):
     guarded = Guarded(POLICY, Host([completion()]), identify=identify, directory=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -43,6 +44,37 @@ def test_a_function_is_asked_from_threads_and_from_tasks(function):
     assert who.look_up(NOBODY, NOW).known is False
     assert asyncio.run(who.find(GOOD, NOW + 31)).facts == FACTS
     who.close()
+
+
+@pytest.mark.parametrize(
+    ("told", "name", "level"),
+    [
+        ({"enforcement.status": "BANNED"}, "enforcement.status", "CRITICAL"),
+        ({"account.tier": "platinum"}, "account.tier", "ERROR"),
+        ({"enforcement.status": "banned", "account.tier": "paid"}, None, None),
+        ({"enforcement.status": None}, None, None),
+    ],
+)
+def test_a_value_that_is_none_of_those_listed_is_said_at_once(told, name, level, caplog):
+    tier = replace(STANDARD_FACTS["account.tier"], values=("free", "paid"))
+    facts = {**STANDARD_FACTS, "account.tier": tier}
+    who = CallableDirectory(lambda credential: {**FACTS, **told}, facts, freshness=PATIENT)
+    lines = []
+    for moment in (0, 1, 31, 62):
+        caplog.clear()
+        who.look_up(GOOD, NOW + moment)
+        lines.append([(line.levelname, line.getMessage()) for line in caplog.records])
+    who.close()
+
+    if name is None:
+        assert lines == [[], [], [], []]
+        return
+    ((said, text),) = lines[0]
+    assert (said, f"tells a value of `{name}` that is none of its values" in text) == (level, True)
+    assert ("a ban is perhaps not in force" in text) is (level == "CRITICAL")
+    assert told[name] not in text
+    # The answer is asked for anew after half a minute, and said again after a whole one.
+    assert lines[1:] == [[], [], lines[0]]
 
 
 def test_an_async_function_runs_on_the_loop_of_who_asks():

@@ -69,6 +69,13 @@ def test_one_of_several_audiences_is_enough(who):
     assert who.look_up(credential(token(aud=["other", AUDIENCE])), NOW).known
 
 
+def test_a_claim_that_is_none_of_the_values_listed_is_said(who, caplog):
+    told: dict[str, Any] = {"https://example.com/tier": "platinum"}
+    assert who.look_up(credential(token(**told)), NOW).known
+
+    assert "tells a value of `account.tier` that is none of its values" in caplog.text
+
+
 def header_with(**more: object) -> dict[str, object]:
     return {"kid": "rsa", **more}
 

@@ -7,8 +7,9 @@ import traceback
 
 import pytest
 
-from guardrail.errors import GuardrailError
+from guardrail.errors import GuardrailError, StoreError
 from guardrail.http.settings.build import configure
+from guardrail.model.cells import Charge
 from guardrail.stores.opening import open_store
 from guardrail.stores.redis.address import read_address, without_login
 from tests.http.test_established import POLICY
@@ -140,3 +141,16 @@ def test_no_error_about_a_hash_key_file_shows_a_key_written_in_its_place(tmp_pat
         with pytest.raises(GuardrailError) as caught:
             configure({"policies": tmp_path, **options})
         assert SECRET not in told(caught.value)
+
+
+def test_sentinels_that_do_not_answer_are_named_and_no_client_is_printed():
+    uri = f"redis+sentinel://user:{SECRET}@127.0.0.1:1,127.0.0.1:2/counters"
+    store = open_store(uri, [KEY])
+    with pytest.raises(StoreError) as raised:
+        store.acquire([Charge(True, None)], [], 1)
+    store.close()
+
+    assert str(raised.value) == (
+        "`counters` of the sentinels 127.0.0.1:1, 127.0.0.1:2 cannot be reached: "
+        "No master found for 'counters'"
+    )

@@ -237,7 +237,11 @@ class Established:
     def _identity(self, told: object, now: float) -> Identity | None:
         facts = self._checked(told)
         self.reports.record(None, now)
-        return None if facts is None else Identity(facts)
+        if facts is None:
+            return None
+        if unlisted := self._vocabulary.unlisted(facts):
+            self.reports.unlisted(unlisted, now)
+        return Identity(facts)
 
     def _checked(self, told: object) -> Mapping[str, object] | None:
         if told is None:

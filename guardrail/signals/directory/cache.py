@@ -166,12 +166,15 @@ class Cache(Generic[V]):
         freshness: Freshness,
         backoff: Backoff | None = None,
         reports: Reports | None = None,
+        notice: Callable[[V, float], None] | None = None,
     ) -> None:
+        """Take what reads an answer, and who is told of failures and of each value."""
         self.freshness = freshness
         self.backoff = backoff or Backoff()
         self.last_failure = ""
         self.rejected = 0
         self._reports = reports
+        self._notice = notice
         self._read = read
         self._lock = Lock()
         self._known: LRUCache[str, tuple[V, float]] = LRUCache(freshness.most_known)
@@ -345,6 +348,8 @@ class Cache(Generic[V]):
         if failure is None:
             self.backoff.succeeded()
             self._report(None, call)
+            if self._notice is not None and value is not None:
+                self._notice(value, call.present)
         elif not call.overdue:
             self.last_failure = failure
             self.backoff.failed(call.present)

@@ -148,7 +148,7 @@ class GarbageError(SourceError):
 class Vocabulary:
     """The facts that directories establish: those of the server, but for the connection's own."""
 
-    __slots__ = ("_facts", "provides")
+    __slots__ = ("_closed", "_facts", "provides")
 
     def __init__(self, facts: Mapping[str, Fact], provides: Iterable[str] | None = None) -> None:
         """Take a policy set's facts and, if a source knows fewer than all, the names it gives.
@@ -166,7 +166,16 @@ class Vocabulary:
             why = "no policy declares it" if name not in facts else "it is not a directory's to say"
             raise SettingError(f"a directory cannot establish `{name}`: {why}")
         self._facts = {name: able[name] for name in sorted(names) if name in able}
+        self._closed = tuple(fact for fact in self._facts.values() if fact.type in _CLOSED)
         self.provides = frozenset(self._facts)
+
+    def unlisted(self, facts: Mapping[str, object]) -> tuple[Fact, ...]:
+        """Return the facts whose value, as `read` returned it, is none of those that they list."""
+        return tuple(
+            fact
+            for fact in self._closed
+            if (told := facts.get(fact.name)) is not None and told not in fact.values
+        )
 
     def read(self, told: Mapping[str, object]) -> dict[str, object]:
         """Return the facts among what a source told, null ones and names it does not give left out.

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from threading import Lock
 from types import TracebackType
 from typing import NamedTuple
 
+from guardrail.model.facts import Fact
+
 LOG = logging.getLogger("guardrail")
+
+STATUS = "enforcement.status"
+"""The fact in which a directory tells restrictions and bans."""
 
 REPORT_EVERY = 60.0
 """Seconds between two lines about one and the same fault, while it lasts."""
@@ -65,6 +71,27 @@ class Reports:
             LOG.warning("%s answers again", self._what)
         else:
             LOG.error("%s failed: %s; %s", self._what, failure, self._advice)
+
+    def unlisted(self, facts: Iterable[Fact], now: float) -> None:
+        """Say, at once and then once a minute, of which facts a value was told that is unknown.
+
+        The decision takes it as missing. Where it may have been a ban, that is an alarm.
+        """
+        for fact in facts:
+            with self._lock:
+                due = self._is_due(fact.name, now)
+            if due:
+                level = logging.CRITICAL if fact.name == STATUS else logging.ERROR
+                lost = ", and a ban is perhaps not in force" if fact.name == STATUS else ""
+                LOG.log(
+                    level,
+                    "%s tells a value of `%s` that is none of its values: it counts as missing%s; "
+                    "the values are %s",
+                    self._what,
+                    fact.name,
+                    lost,
+                    ", ".join(f"`{value}`" for value in fact.values),
+                )
 
     def _is_due(self, line: str, now: float) -> bool:
         at = self._said.get(line)

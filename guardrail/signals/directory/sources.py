@@ -20,10 +20,9 @@ from guardrail.signals.directory.identity import (
     SourceError,
     Vocabulary,
 )
-from guardrail.signals.directory.reports import Reports, SourceHealth
+from guardrail.signals.directory.reports import STATUS, Reports, SourceHealth
 
-_STATUS = "enforcement.status"
-_UNRESTRICTED = STANDARD_FACTS[_STATUS].values[0]
+_UNRESTRICTED = STANDARD_FACTS[STATUS].values[0]
 
 _Facts = dict[str, object]
 
@@ -44,7 +43,9 @@ class SourceDirectory(ABC):
             "requests of customers not seen before are refused until it answers: see that it runs, "
             "and tells facts of their types",
         )
-        self._cache: Cache[_Facts] = Cache(self._read, freshness, reports=self._reports)
+        self._cache: Cache[_Facts] = Cache(
+            self._read, freshness, reports=self._reports, notice=self._notice
+        )
 
     @property
     def provides(self) -> frozenset[str]:
@@ -103,6 +104,9 @@ class SourceDirectory(ABC):
             raise SourceError("an answer that is no mapping of facts")
         return self._vocabulary.read(told)
 
+    def _notice(self, facts: _Facts, now: float) -> None:
+        self._reports.unlisted(self._vocabulary.unlisted(facts), now)
+
     def _identity(self, cached: Cached[_Facts], now: float) -> Identity:
         times, facts = self._cache.freshness, cached.value
         if cached.age is Age.FRESH:
@@ -114,8 +118,8 @@ class SourceDirectory(ABC):
         if cached.age is Age.STALE:
             return Identity(facts, expires=again)
         held = {}
-        if facts.get(_STATUS, _UNRESTRICTED) != _UNRESTRICTED:
-            held = {name: facts[name] for name in ("account.id", _STATUS)}
+        if facts.get(STATUS, _UNRESTRICTED) != _UNRESTRICTED:
+            held = {name: facts[name] for name in ("account.id", STATUS)}
         return Identity(held, self.provides - held.keys(), expires=again)
 
 

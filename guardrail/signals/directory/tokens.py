@@ -229,6 +229,7 @@ class TokenDirectory:
         self._algorithms = frozenset(algorithms)
         self._leeway = leeway
         self._keys = KeySource(jwks, freshness, plain_http)
+        self._claimed = Reports(f"a token of `{issuer}`", "")
 
     @property
     def provides(self) -> frozenset[str]:
@@ -311,6 +312,7 @@ class TokenDirectory:
             facts["account.id"] = self._vocabulary.value("account.id", f"{self._issuer}#{subject}")
         except GarbageError:
             raise _RejectedError("the token's subject is too long") from None
+        self._claimed.unlisted(self._vocabulary.unlisted(facts), now)
         return Identity(facts, unavailable, expires=expires)
 
     def _mapped(self, claims: Mapping[str, Any]) -> tuple[dict[str, object], frozenset[str]]:

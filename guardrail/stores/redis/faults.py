@@ -64,7 +64,8 @@ def refusal(error: Exception, where: str) -> StoreError:
 
 def unreachable(error: BaseException, where: str, *, unsure: bool = False) -> StoreError:
     """Return our error for a server that cannot be reached, or no more."""
-    text = str(error) or type(error).__name__
+    # After what happened, redis-py may print its own clients, with all that they were made with.
+    text = str(error).partition("<redis.")[0].rstrip(" :,") or type(error).__name__
     if isinstance(error, SettingError):
         problem = StoreError(text)
     else:
