@@ -25,6 +25,8 @@ from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import Block, Rule, Verdict
 
+_CLOCK_FACTS = frozenset({"time.hour", "time.weekday"})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
@@ -91,6 +93,7 @@ def compared(old: PolicySet, new: PolicySet, now: int) -> Changes:
         "judged by examples"
         for name in sorted(space.outside)
     ]
+    unjudged += _by_the_clock(old, new)
     asked = demands(space, 0), demands(space, 1)
     looser = Standing(space, *asked, dict(unchanged), unjudged).changes(False)
     stricter = Standing(space, asked[1], asked[0], {b: a for a, b in unchanged}, unjudged).changes(
@@ -436,6 +439,25 @@ def _renamed(old: PolicySet, new: PolicySet, a: Rule, b: Rule) -> Iterator[str]:
         yield "another key"
     if old.timezone != new.timezone:
         yield f"time zone {old.timezone} → {new.timezone}"
+
+
+def _by_the_clock(old: PolicySet, new: PolicySet) -> Iterator[str]:
+    """Yield which rules go by a clock that the sets set differently."""
+    if old.timezone == new.timezone:
+        return
+    rules = {
+        rule.id: None
+        for policies in (old, new)
+        for rule in policies.rules
+        if rule.mode is not Mode.OFF
+        and not _CLOCK_FACTS.isdisjoint(rule_facts(rule, policies.exemptions, stand_ins=False))
+    }
+    if rules:
+        names = ", ".join(f"`{name}`" for name in rules)
+        yield (
+            f"what hour and what day it is changes with the time zone: when {names} "
+            f"{'applies' if len(rules) == 1 else 'apply'} is not judged"
+        )
 
 
 def _notes(old: PolicySet, new: PolicySet) -> Iterator[str]:

@@ -317,6 +317,29 @@ def test_a_raised_amount_and_another_kind_of_amount_are_told(tables):
     assert another["rules"][0]["differs"] == ["amount 4 → by account.tier"]
 
 
+@pytest.mark.parametrize("clock", ["time.hour: {gte: 22}", "time.weekday: {in: [sat, sun]}"])
+def test_rules_by_the_hour_are_not_judged_where_the_time_zone_differs(run, folder, clock):
+    text = f"""\
+guardrail: 1
+policy: zones
+defaults: {{timezone: Asia/Tokyo}}
+rules:
+  - {{id: shut, when: {{{clock}}}, block: {{}}}}
+  - {{id: day, when: always, budget: {{requests: 9, per: day, key: account.id}}}}
+"""
+    (folder / "old.yaml").write_text(text)
+    (folder / "new.yaml").write_text(text.replace("Asia/Tokyo", "UTC"))
+    found = json.loads(run("diff", "old.yaml", "new.yaml", "--format", "json").out)
+
+    assert found["unjudged"] == [
+        "what hour and what day it is changes with the time zone: when `shut` applies is not judged"
+    ]
+    assert not found["nothing_looser"]
+    assert run("diff", "old.yaml", "new.yaml", "--exit-code").code == 1
+    (folder / "new.yaml").write_text(text.replace("9, per", "8, per"))
+    assert json.loads(run("diff", "old.yaml", "new.yaml", "--format", "json").out)["unjudged"] == []
+
+
 def test_tests_and_claims_that_are_not_the_same_are_noted(tables):
     changed = tables(("name: goes", "name: comes"), ("never: degrade", "never: throttle"))
     expected = tables(
