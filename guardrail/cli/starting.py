@@ -274,12 +274,16 @@ def _name(written: str) -> str:
 
 def _tiers(written: str) -> tuple[str, ...]:
     tiers = tuple(tier.strip() for tier in written.split(","))
-    right = all(re.fullmatch(r"[a-z][a-z0-9_-]{0,31}", tier, re.ASCII) for tier in tiers)
-    if not right or len(set(tiers)) != len(tiers) or len(tiers) > MOST_TIERS:
-        raise SettingError(
-            f"`{shortened(written)}` are no kinds of accounts: write `free,paid`, at most "
-            f"{MOST_TIERS}, the lowest first"
-        )
+    usual = f"write `free,paid`, at most {MOST_TIERS}, the lowest first"
+    for place, tier in enumerate(tiers):
+        if tier and re.fullmatch(r"[a-z][a-z0-9_-]{0,31}", tier, re.ASCII) is None:
+            raise SettingError(
+                f"`{shortened(tier)}` is no kind of account: write small letters, digits, `-`, `_`"
+            )
+        if tier and tier in tiers[:place]:
+            raise SettingError(f"`{tier}` is there twice: {usual}")
+    if not all(tiers) or len(tiers) > MOST_TIERS:
+        raise SettingError(f"`{shortened(written)}` are no kinds of accounts: {usual}")
     return tiers
 
 

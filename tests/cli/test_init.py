@@ -84,7 +84,7 @@ def test_an_answer_that_is_not_usable_is_asked_for_again(run, monkeypatch):
     assert outcome.code == 0
     assert outcome.err.count("?") == 6
     assert "error: `My Shop!` is no name" in outcome.err
-    assert "error: `free,free` are no kinds of accounts" in outcome.err
+    assert "error: `free` is there twice" in outcome.err
     assert "error: `lots` " in outcome.err
     assert "answers  `shop`; guest 5k tokens a day, member 50k tokens a day" in outcome.out
 
@@ -94,7 +94,7 @@ def test_an_option_that_is_not_usable_is_not_asked_for(run, monkeypatch):
     outcome = run("init", "new", "--tiers", "free,free")
 
     assert outcome.code == 2
-    assert "`free,free` are no kinds of accounts" in outcome.err
+    assert "`free` is there twice: write `free,paid`" in outcome.err
 
 
 def test_what_to_do_next_can_be_pasted_into_a_shell(run, folder):
@@ -130,8 +130,10 @@ def test_nothing_is_overwritten(run, folder):
     [
         (("--name", "A b"), "`A b` is no name"),
         (("--name", "\x1b[1m"), r"`\x1b[1m` is no name"),
-        (("--tiers", "a,a"), "`a,a` are no kinds of accounts"),
-        (("--tiers", "a: b}"), "`a: b}` are no kinds of accounts"),
+        (("--tiers", "a,b,a"), "`a` is there twice"),
+        (("--tiers", "a: b}"), "`a: b}` is no kind of account: write small letters"),
+        (("--tiers", "guest, Pro Plus"), "`Pro Plus` is no kind of account"),
+        (("--tiers", "a,,b"), "`a,,b` are no kinds of accounts: write `free,paid`"),
         (("--tokens", "many"), "`many` "),
         (("--tokens", "10"), "less than one request"),
         (("--key", "client.agent"), "`--key client.agent` is not known"),
