@@ -70,8 +70,8 @@ _UNITS = (("s", 1.0), ("ms", 1e3), ("us", 1e6), ("ns", 1e9))
 _RECENT = 946_684_800.0
 
 _ACCOUNT = (
-    "account accountid customer customerid user userid username tenant session sessionid client "
-    "identityarn"
+    "account accountid customer customerid user userid username enduser enduserid requestuserid "
+    "tenant session sessionid client identityarn"
 ).split()
 _PLANS = ("tier", "plan", "accounttier", "subscription", "pricingplan")
 _WANTED: Sequence[tuple[str, Sequence[str], str]] = (
@@ -82,7 +82,8 @@ _WANTED: Sequence[tuple[str, Sequence[str], str]] = (
     ("client.ip", ("ip", "clientip", "remoteaddr", "remotehost", "address", "sourceip",
                    "ipaddress", "requesteripaddress"), "ip"),
     ("geo.country", ("country", "countrycode", "clientcountry", "geocountry"), "country"),
-    ("request.model", ("model", "modelid", "modelname", "modelversion", "modelgroup"), "text"),
+    ("request.model", ("model", "modelid", "modelname", "modelversion", "modelgroup",
+                       "requestmodel"), "text"),
     ("request.capability", ("capability", "kind", "type", "calltype", "task", "operation"), "text"),
     ("request.endpoint", ("endpoint", "path", "route", "uri", "url", "requesturi"), "text"),
     ("client.agent", ("agent", "useragent", "httpuseragent"), "text"),

@@ -665,6 +665,20 @@ def test_days_and_months_that_may_be_either_are_said(tmp_path):
     assert "fits as well" not in proposed(str(tmp_path / "log")).taken[0]
 
 
+@pytest.mark.parametrize(
+    ("user", "model"),
+    [("request_user_id", "request_model"), ("endUser", "model"), ("end_user_id", "requestModel")],
+)
+def test_who_asked_and_for_what_is_known_by_the_names_that_gateways_give(tmp_path, user, model):
+    row = {"time": "2026-03-01T10:00:00Z", user: "u1", model: "large", "request_id": "r1"}
+    (tmp_path / "log").write_text(f"{json.dumps(row)}\n")
+    made = proposed(str(tmp_path / "log"))
+
+    assert f"account.id: {{column: {user}}}" in made.text
+    assert f"request.model: {{column: {model}}}" in made.text
+    assert made.unused == ["request_id"]
+
+
 def test_a_plan_is_taken_for_a_tier_where_the_tiers_are_known(tmp_path):
     (tmp_path / "log").write_text("time,user,plan\n1772355600,u,Free\n1772355601,v,gold\n")
 
