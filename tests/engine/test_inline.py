@@ -170,7 +170,8 @@ def test_a_settlement_leaves_a_counter_between_nothing_and_the_most_it_holds(
         usage = {"input_tokens": tokens, "output_tokens": 0}
         subject.guard.settle(decision, usage, now=START / SECOND)
 
-    ((record, *others),) = [subject.contents()["shared"].values()]
+    shared: Any = subject.contents()["shared"]
+    ((record, *others),) = [shared.values()]
     assert not others
     assert windowed_slots(record) == {min(windowed_slots(record)): left}
 
