@@ -36,6 +36,17 @@ def test_a_guard_in_memory_loads_no_driver_of_another_store(tmp_path):
     assert not loaded_after(load) & {"redis", "lmdb", "httpx", "jwt", "msgspec", "typer"}
 
 
+@pytest.mark.parametrize("door", ["asgi", "wsgi"])
+def test_a_door_without_a_service_to_ask_loads_no_client_nor_command_line(door, tmp_path):
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    load = (
+        f"from guardrail.{door} import GuardrailMiddleware as Door",
+        f"Door(print, policies={str(tmp_path)!r}, directory=None)",
+    )
+
+    assert not loaded_after(*load) & {"redis", "lmdb", "httpx", "jwt", "rich", "typer"}
+
+
 @pytest.mark.parametrize("uri", ["lmdb://{folder}", "redis://127.0.0.1:1"])
 def test_a_store_whose_driver_is_missing_says_what_to_install(uri, tmp_path):
     scheme = uri.partition(":")[0]

@@ -161,7 +161,12 @@ def bounds(
             for name in dict.fromkeys(first.values())
         }
         for capability, name in first.items():
-            every += (replace(found, capability=capability) for found in worked[name])
+            of_first = worked[name]
+            every += (
+                of_first
+                if capability == name
+                else (replace(found, capability=capability) for found in of_first)
+            )
     return tuple(every)
 
 

@@ -99,6 +99,8 @@ class Distinctions:
         self.names = tuple(sorted(frozenset().union(*self.facts.values())))
         self.outcomes: dict[tuple[object, ...], Outcome] = {}
         """What rules do with requests of some values, found once: `Requests` remembers it here."""
+        self.choices: dict[tuple[object, ...], list[Outcome]] = {}
+        """The same for all choices of values."""
         self._boundaries: dict[str, list[Any]] = {}
         self._scorers: dict[str, list[_Scorer]] = {}
         for rule in rules:
@@ -213,8 +215,6 @@ class Requests:
             widest = max(self._best, key=lambda name: (len(self._best[name]), name))
             self._open.add(widest)
             self._best[widest] = self._best[widest][:1]
-        self._several = [name for name in reversed(self._best) if len(self._best[name]) > 1]
-        """The facts of several values, the last one first."""
 
     def regions(self) -> Iterator[Region]:
         """Yield the regions that matter: what is left out is no better for any caller.
@@ -222,42 +222,63 @@ class Requests:
         Of requests that all rules do the same with, one is a region.
         """
         names = list(self._best)
-        columns = [self._column(rule, self._outcomes(rule)) for rule in self.rules]
-        every = list(product(*self._best.values()))
-        alike = dict(zip(zip(*columns, strict=True), every, strict=True)) if columns else {(): ()}
+        found = {rule.id: self._outcomes(rule) for rule in self.rules}
+        # Most rules do the same with all requests: only the facts of others are gone through.
+        telling = [rule for rule in self.rules if len(set(found[rule.id])) > 1]
+        several, columns = self._columns(telling, found)
+        every = product(
+            *(self._best[name] if name in several else self._best[name][-1:] for name in names)
+        )
+        alike = dict(zip(zip(*columns, strict=True) if columns else [()], every, strict=True))
+        ids = [rule.id for rule in telling]
         for outcomes, chosen in alike.items():
             facts = {n: v for n, v in zip(names, chosen, strict=True) if v is not None}
+            own = dict(zip(ids, outcomes, strict=True))
             limits: dict[str, tuple[int | None, ...]] = {}
             refused: list[str] = []
-            for rule, outcome in zip(self.rules, outcomes, strict=True):
+            for name, of_all in found.items():
+                outcome = own[name] if name in own else of_all[0]
                 if outcome is True:
-                    refused.append(rule.id)
+                    refused.append(name)
                 elif outcome is not None:
-                    limits[rule.id] = outcome
+                    limits[name] = outcome
             yield Region(facts, limits, tuple(refused))
 
     def served(self) -> bool:
         """Tell whether there are requests that no rule refuses whatever was counted."""
-        columns = [
-            self._column(rule, outcomes)
-            for rule in self.rules
-            if True in (outcomes := self._outcomes(rule))
-        ]
+        found = {rule.id: self._outcomes(rule) for rule in self.rules}
+        refusing = [rule for rule in self.rules if True in found[rule.id]]
+        _, columns = self._columns(refusing, found)
         return not columns or any(True not in outcomes for outcomes in zip(*columns, strict=True))
 
     def _outcomes(self, rule: Rule) -> list[Outcome]:
         """Return what a rule does with each choice of values of its own facts."""
         own = self.told.own[rule.id]
         kind = tuple((name in self._open, len(self.values[name]) > 1) for name in own)
-        chosen = product(*(self._best[name] for name in own))
-        return [self._outcome(rule, own, kind, values) for values in chosen]
+        best = tuple(self._best[name] for name in own)
+        asked, known = (rule.id, kind, best), self.told.choices
+        if asked not in known:
+            chosen = product(*best)
+            known[asked] = [self._outcome(rule, own, kind, values) for values in chosen]
+        return known[asked]
 
-    def _column(self, rule: Rule, outcomes: list[Outcome]) -> list[Outcome]:
-        """Return what a rule does with each choice of values of all facts, in their order."""
+    def _columns(
+        self, rules: Sequence[Rule], found: Mapping[str, list[Outcome]]
+    ) -> tuple[frozenset[str], list[list[Outcome]]]:
+        """Return the facts of some rules, and what each does with every choice of their values.
+
+        `found` is what each does with the choices of its own facts.
+        """
+        names = frozenset().union(*(self.told.own[rule.id] for rule in rules))
+        several = [n for n in reversed(self._best) if n in names and len(self._best[n]) > 1]
+        return names, [self._column(rule, found[rule.id], several) for rule in rules]
+
+    def _column(self, rule: Rule, outcomes: list[Outcome], several: Sequence[str]) -> list[Outcome]:
+        """Return what a rule does with each choice of values of facts, the last of them first."""
         own = self.told.own[rule.id]
         column = outcomes
         length = 1
-        for name in self._several:
+        for name in several:
             size = len(self._best[name])
             if name not in own:
                 # Whatever it is, the rule does the same.

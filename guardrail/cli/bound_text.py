@@ -66,48 +66,50 @@ def worst_lines(found: Sequence[Bound]) -> Iterator[tuple[str, str]]:
     """
     for tier in dict.fromkeys(one.profile.tier for one in found):
         own = [one for one in found if one.profile.tier == tier]
+        by_capability: dict[str, list[Bound]] = {}
+        for one in own:
+            by_capability.setdefault(one.capability, []).append(one)
         alike: dict[str, list[str]] = {}
-        for capability in dict.fromkeys(one.capability for one in own):
-            alike.setdefault(_worst(own, capability), []).append(capability)
+        for capability, those in by_capability.items():
+            alike.setdefault(_worst(those), []).append(capability)
         parts = []
         for told, names in alike.items():
             parts.append(f"{ANY if ANY in names else ', '.join(names)}: {told}")
         yield ("all" if tier is None else tier or "no tier"), " · ".join(parts)
 
 
-def worst(found: Sequence[Bound], capability: str, unit: str, period: str) -> float | None:
-    """Return the most that accounts of any profile can take, None where it is not bounded."""
-    known = [
-        one.most
-        for one in found
-        if (one.capability, one.unit, one.period) == (capability, unit, period)
-    ]
-    return None if None in known else max((most for most in known if most is not None), default=0)
-
-
 def worst_fields(found: Sequence[Bound]) -> list[dict[str, object]]:
     """Return, for each tier, the most its accounts can take, as plain values fit for JSON."""
-    rows = dict.fromkeys((b.profile.tier, b.capability, b.unit, b.period) for b in found)
+    rows: dict[tuple[str | None, str, str, str], list[float | None]] = {}
+    for one in found:
+        row = one.profile.tier, one.capability, one.unit, one.period
+        rows.setdefault(row, []).append(one.most)
     return [
         {
             "tier": tier,
             "capability": capability,
             "unit": unit,
             "period": period,
-            "most": worst(
-                [one for one in found if one.profile.tier == tier], capability, unit, period
-            ),
+            "most": _highest(known),
         }
-        for tier, capability, unit, period in rows
+        for (tier, capability, unit, period), known in rows.items()
     ]
 
 
-def _worst(found: Sequence[Bound], capability: str) -> str:
+def _highest(known: Sequence[float | None]) -> float | None:
+    """Return the most of some bounds, None where one is not bounded."""
+    return None if None in known else max((most for most in known if most is not None), default=0)
+
+
+def _worst(found: Sequence[Bound]) -> str:
     words = []
     for unit in ("requests", "tokens"):
         if not any(one.unit == unit for one in found):
             continue
-        ever, day = (worst(found, capability, unit, period) for period in ("ever", "day"))
+        ever, day = (
+            _highest([one.most for one in found if (one.unit, one.period) == (unit, period)])
+            for period in ("ever", "day")
+        )
         most, when = (day, " a day") if ever is None else (ever, " ever")
         if most == 0:
             words.append(f"no {unit}")

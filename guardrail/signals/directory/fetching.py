@@ -1,4 +1,8 @@
-"""Asking an HTTP service for a JSON document, on an event loop beside the program's own."""
+"""Asking an HTTP service for a JSON document, on an event loop beside the program's own.
+
+The HTTP client is imported by who makes a `Fetcher`: few servers do, and it brings along what its
+own command line prints with.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,13 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from contextlib import aclosing
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import NoReturn, TypeVar, cast
-
-import httpx
+from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
 from guardrail.errors import SettingError
 from guardrail.signals.directory.identity import Secret, SourceError
+
+if TYPE_CHECKING:
+    import httpx
 
 Question = Mapping[str, object] | None
 """What is POSTed as JSON; None for a GET."""
@@ -56,6 +61,8 @@ class Fetcher:
         Raises:
             SourceError: there was none in time, or it is too large, or of another status.
         """
+        import httpx
+
         try:
             async with asyncio.timeout(self._timeout):
                 return _parsed(await self._body(question, statuses))
@@ -90,6 +97,8 @@ class Fetcher:
             return bytes(body)
 
     def _connected(self) -> httpx.AsyncClient:
+        import httpx
+
         loop = asyncio.get_running_loop()
         if self._client is None or self._loop is not loop:
             self._loop = loop
@@ -122,6 +131,8 @@ def _no_number(text: str) -> NoReturn:
 
 def _checked(url: str, plain_http: bool) -> tuple[str, str]:
     """Return a URL, and how messages name it: without path, query or user."""
+    import httpx
+
     try:
         parts = httpx.URL(url)
     except (httpx.InvalidURL, TypeError):
