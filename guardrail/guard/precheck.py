@@ -90,7 +90,7 @@ class Precheck:
                 else rules.decide(known, None, moment)
             )
             refusal = None if decision.ruling.effect < _THROTTLE else decision
-        return Prechecked(known, unavailable, self._asked, refusal)
+        return tuple.__new__(Prechecked, (known, unavailable, self._asked, refusal))
 
 
 class _HeadRules:

@@ -276,7 +276,7 @@ class Request:
         known = self.asked.dialect
         self.dialect = settings.dialect if known is _OTHER else known
         """Whose clients read the answer."""
-        self.addressee = Addressee(self.dialect, head.headers)
+        self.addressee = tuple.__new__(Addressee, (self.dialect, head.headers))
         """What of the request decides how it is answered."""
         self.facts: dict[str, object] = {}
         self.head_facts: dict[str, object] = {}
@@ -430,7 +430,7 @@ class Request:
         if settings.stream_usage and "stream" not in _disabled(decision):
             told = with_stream_usage(self.asked, body)
             body, strips = (body, False) if told is None else (told, True)
-        return Forward(decision, body, path, strips)
+        return tuple.__new__(Forward, (decision, body, path, strips))
 
     def _not_possible(self, why: str) -> Answer:
         message = f"This request could only be served with less than it asks for, and {why}."

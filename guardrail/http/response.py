@@ -186,7 +186,8 @@ class ResponseTracker:
             return Settlement(None)
         if 200 <= status < 300:
             policies, meter = self._policies, self._meter
-            return Settlement(meter.usage(), _served(policies, meter) if policies.models else None)
+            model = _served(policies, meter) if policies.models else None
+            return tuple.__new__(Settlement, (meter.usage(), model))
         if 400 <= status < 500 and status != 429:
             return Settlement(self._nothing())
         return Settlement(None)

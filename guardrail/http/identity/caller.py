@@ -365,7 +365,7 @@ class CallerResolver:
                 origin=origin,
             )
         facts = shown if credential is None else {**shown, "credential.id": credential.id}
-        return Caller(address, credential, facts, connection)
+        return tuple.__new__(Caller, (address, credential, facts, connection))
 
     def look_up(self, caller: Caller, now: float) -> Identity:
         """Return who asks at `now` (seconds since the epoch), with all facts; may wait, bounded.
@@ -424,4 +424,4 @@ class CallerResolver:
         essence = getattr(self.directory, "essence", None)
         if essence is not None and told.known:
             facts["credential.id"] = credential_id(essence(caller.credential), self._hash_key)
-        return Identity(facts, *told[1:])
+        return tuple.__new__(Identity, (facts, *told[1:]))

@@ -278,7 +278,8 @@ class Meter:
         out = figures.get("output_tokens")
         if not out or not figures.get("input_tokens") or not _fits(out, body):
             return None
-        return _Whole(figures, model if model and isinstance(model, str) else None)
+        named = model if model and isinstance(model, str) else None
+        return tuple.__new__(_Whole, (figures, named))
 
     def _take(self, chunk: bytes) -> None:
         first = not self._read
