@@ -578,7 +578,8 @@ class Served:
     tells.
     """
 
-    _over = False
+    _over = _charged = False
+    """Whether the response is over, and whether what the request was estimated at is charged."""
 
     def __init__(self, flows: Flows, request: Request, forward: Forward) -> None:
         self._flows = flows
@@ -610,6 +611,8 @@ class Served:
         decided on and charged by itself.
         """
         estimate = dict(self._estimate)
+        if self._charged:
+            estimate = {**dict.fromkeys(estimate, 0), **NOTHING}
         for unit, amount in added.items():
             estimate[unit] = plus(estimate.get(unit, 0), amount)
         decision = yield from self.reservation.decide_again(
@@ -620,7 +623,7 @@ class Served:
             self.response.decision = self.reservation.decision
             self.reservation.taken(self._flows.clock())
         if decision.allowed:
-            self._estimate = estimate
+            self._estimate, self._charged = estimate, False
         return decision
 
     def finish(self, *, failed: bool, left: bool = False) -> Flow[None]:
@@ -633,14 +636,13 @@ class Served:
         if self._over:
             yield from self.reservation.settle(Settlement(self._with_added({}, {})))
             return
-        self._over = True
-        estimate, self._estimate = self._estimate, {**dict.fromkeys(self._estimate, 0), **NOTHING}
+        self._over = self._charged = True
         (_, ending), *others = self.response.endings(failed=failed, left=left)
         usage = ending.usage
         if usage is not None:
             if self.reservation.owes:
                 # It reserved nothing: what is not metered was used as it was estimated.
-                usage = {**estimate, **usage}
+                usage = {**self._estimate, **usage}
             if self.exchange.added:
                 usage = self._with_added(usage, self._request.asked.estimate)
             if usage is not ending.usage:

@@ -95,9 +95,11 @@ class Head:
         self.http_version = http_version
         self.subprotocols = subprotocols
         self.connection = connection
-        self.named = named = dict(headers[::-1])
+        named = dict(headers)
         self.repeats = len(named) != len(headers)
         """Whether a field is there more than once."""
+        # The first of several counts.
+        self.named = named = dict(headers[::-1]) if self.repeats else named
         length = named.get(b"content-length", b"")
         if self.repeats:
             # Of several lengths any may be meant: the first that is not nought counts.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from base64 import urlsafe_b64encode
+from binascii import b2a_base64
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -14,6 +14,7 @@ from guardrail.errors import SettingError
 from guardrail.model.facts import STANDARD_FACTS, Fact, FactType, Source, typed_value
 
 _ID_BYTES = 18
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 TRIMMED = b" \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f"
@@ -123,7 +124,7 @@ def credential_id(secret: bytes | str, hash_key: bytes) -> str:
     """
     raw = secret.encode() if isinstance(secret, str) else secret
     digest = blake2b(raw.strip(TRIMMED), key=hash_key, digest_size=_ID_BYTES, person=b"credential")
-    return urlsafe_b64encode(digest.digest()).decode("ascii")
+    return b2a_base64(digest.digest(), newline=False).translate(_URL_SAFE).decode("ascii")
 
 
 class SourceError(Exception):
