@@ -14,7 +14,7 @@ from guardrail.http.dialects import UsageFormat
 from guardrail.http.metering.accumulator import DONE, Tally
 from guardrail.http.metering.streams import LONGEST_HELD, Event
 
-AT_ONCE = 1 << 14
+AT_ONCE = 1 << 12
 """How many bytes of a stream wait at most before they are read."""
 
 _BEGIN, _NAME, _END = b"data: ", b"event: ", b"\n\n"

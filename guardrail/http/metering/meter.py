@@ -97,7 +97,7 @@ class Meter:
 
     It does no I/O and holds a bounded part of the response: an event up to 64 KiB, a document up to
     256 KiB, and of longer ones the members that tell. What comes of most streams waits, up to
-    16 KiB, and is read together.
+    4 KiB, and is read together.
     """
 
     # Most responses change few of these: an instance holds what is its own.
