@@ -102,6 +102,7 @@ class Puppet:
     today: int = 0
     used_on: int = -1
     paid: float = 0.0
+    paid_since: float = NEVER
     used_usd: float = 0.0
     pays: bool = False
     told: bool = False
@@ -240,8 +241,11 @@ class Operator:
     # Accounts
 
     def _make(self, created: float) -> Puppet:
-        """Buy an account with what it shows: a card, a device, an exit, a persona."""
-        skill, random, ledger = self.skill, self.random, self.ledger
+        """Buy an account with what it shows: a card, a device, an exit, a persona.
+
+        An aged one was created by somebody else, long before it was bought and first paid for.
+        """
+        skill, random, ledger, bought = self.skill, self.random, self.ledger, created
         number = self.values.number()
         ledger.accounts += 1
         ledger.cost += self.prices.account
@@ -268,13 +272,14 @@ class Operator:
         puppet.rate = max(1.0, log_normal(random, skill.rate, skill.sigma, 2.0))
         puppet.can_verify = random.random() < skill.passes
         if skill.top_up:
-            self._pay(puppet, skill.top_up)
+            self._pay(puppet, skill.top_up, bought + HOUR)
         self.accounts.append(puppet)
         return puppet
 
-    def _pay(self, puppet: Puppet, amount: float) -> None:
+    def _pay(self, puppet: Puppet, amount: float, moment: float) -> None:
         """Pay for what an account is going to use, in USD."""
-        puppet.pays = True
+        if not puppet.pays:
+            puppet.pays, puppet.paid_since = True, moment
         puppet.paid += amount
         puppet.cached = {}
         self.ledger.top_ups += amount
@@ -447,7 +452,7 @@ class Operator:
             wait = decision.retry_after
             puppet.told |= decision.remedy == "verify"
             if decision.remedy == "pay" and puppet.paid < self.skill.pays:
-                self._pay(puppet, max(20.0, self.skill.top_up))
+                self._pay(puppet, max(20.0, self.skill.top_up), moment)
             elif wait is None:
                 puppet.refused_until[label] = NEVER
             else:
@@ -550,7 +555,7 @@ class Operator:
                 worth = into * PRICE_IN + out * PRICE_OUT
                 puppet.used_usd += worth
                 if puppet.used_usd > puppet.paid and self.skill.top_up:
-                    self._pay(puppet, self.skill.top_up)
+                    self._pay(puppet, self.skill.top_up, moment)
         return decision
 
     def _facts(self, puppet: Puppet, kind: str, label: str) -> Facts:
@@ -560,7 +565,7 @@ class Operator:
             facts["account.tier"] = puppet.tier
         if puppet.pays:
             facts["account.paid_usd"] = round(puppet.paid, 2)
-            facts["account.paid_since"] = float(str(puppet.facts["account.created"])) + HOUR
+            facts["account.paid_since"] = puppet.paid_since
         facts["request.capability"] = label or kind
         facts["request.model"] = names.models[0]
         facts["request.endpoint"] = "/v1/messages"

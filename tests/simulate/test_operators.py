@@ -172,6 +172,14 @@ def test_the_ledger_adds_up():
     assert operator.unopposed < ledger.cost
 
 
+def test_old_accounts_that_are_bought_have_paid_nothing_before():
+    operator = run(OPEN, aged=1.0, top_up=30.0, registration=20.0)
+
+    for puppet in operator.accounts:
+        assert puppet.facts["account.created"] <= START - 100 * DAY
+        assert START - 20 * DAY <= puppet.paid_since <= START + 3 * DAY
+
+
 def test_money_on_accounts_that_are_given_up_is_lost():
     operator = run(TRIAL, days=8, labels=("",), passes=0.0, top_up=50.0)
 
