@@ -131,7 +131,7 @@ def whom_lines(run: TrafficRun) -> Iterator[str]:
     if customers:
         look = "looks like a customer" if len(customers) == 1 else "look like customers"
         requests = sum(hit.refused for hit in customers)
-        told = f"{len(customers):,} of them {look}: {plural(requests, 'request')}"
+        told = f"{len(customers):,} of all these {look}: {plural(requests, 'request')}"
     yield f"{told}; {new:,} younger than a week" if new else told
 
 
