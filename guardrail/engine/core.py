@@ -338,8 +338,8 @@ class Afterwards(NamedTuple):
     """What is generated beside a decision in memory; both are called with all that it kept.
 
     `receipts` makes the receipts of its counters, None for one that was not reached. `settle` puts
-    the counters right, given before that the amounts that were used of each unit that a plain usage
-    states, and the time in seconds.
+    the counters right, given before that what was used of each of `PLAIN_UNITS`, with None after
+    them, and the time in seconds.
     """
 
     receipts: Callable[..., tuple[Receipt | None, ...]]

@@ -47,6 +47,12 @@ PLAIN_UNITS = (*TOKENS, MONEY)
 """What a usage of plain token counts tells an amount of."""
 
 
+def plain_place(limit: Limit, part: int) -> int:
+    """Return where the unit of a counter stands among `PLAIN_UNITS`, after them if it does not."""
+    unit = "".join(limit.units[part : part + 1])
+    return PLAIN_UNITS.index(unit) if unit in PLAIN_UNITS else len(PLAIN_UNITS)
+
+
 class Emitter(FactEmitter, ABC):
     """Writes one generated function for some of an engine's rules.
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol, cast
 
 from guardrail.engine.conclude import ALLOWED
 from guardrail.engine.core import ActingSource, Afterwards, Decision, Engine
-from guardrail.engine.emit import PLAIN_UNITS, Emitter, by_value
+from guardrail.engine.emit import PLAIN_UNITS, Emitter, by_value, plain_place
 from guardrail.engine.emit_facts import conditional, either, indented
 from guardrail.engine.expressions import spill_text
 from guardrail.engine.index import AT_ONCE
@@ -232,10 +232,10 @@ class InlineEmitter(Emitter):
     def _settled_lines(self, limit: Limit, spec: CellSpec, receipt: str) -> list[str]:
         """Return the lines that put a counter right that was charged."""
         j, codec = self.local(limit, spec.number), self.store.codec
-        unit = "".join(limit.units[spec.number : spec.number + 1])
-        if unit not in PLAIN_UNITS and not limit.lease:
+        used = (*_USED, "")[plain_place(limit, spec.number)]
+        if not (used or limit.lease):
             return []
-        lines, key, slot, reserved, used = [], f"k{j}", f"s{j}", spec.amount, f"u_{unit}"
+        lines, key, slot, reserved = [], f"k{j}", f"s{j}", spec.amount
         if spec.span == 1:
             slot = f"r{j} & {codec.SLOT_MASK}"
         if receipt == f"y{j}":
@@ -505,6 +505,8 @@ def _unsettled(*case: object) -> None:
 
 
 _UNTOUCHED = Afterwards(_unread, _unsettled)
+_USED = tuple(f"u_{unit}" for unit in PLAIN_UNITS)
+"""The variables of what was used of each, where a decision is settled."""
 
 
 class _Inline:
@@ -631,19 +633,15 @@ class _Inline:
         read = [f"def receipts({case}):", f"    return {receipts}"]
         settles = list(emitter.settles)
         if self.buckets:
-            used = "".join(f"u_{unit}, " for unit in PLAIN_UNITS)
-            settles.append(
-                f"for receipt in more: correct_any(receipt, ({used}), moment, serial, left)"
-            )
+            settles.append("for receipt in more: correct_any(receipt, used, moment, serial, left)")
         receipts_of = emitter.defined(read, "receipts", "receipts")
         if not settles:
             return Afterwards(receipts_of, _unsettled)
         put_right = ["acquire()", "try:", *indented(settles), "finally: release()"]
-        given = ", ".join(f"u_{unit}" for unit in PLAIN_UNITS)
         settle = [
-            f"def settle({given}, moment, {case}):",
+            f"def settle(used, moment, {case}):",
             "    if left is not None:",
-            *indented(put_right, 2),
+            *indented([f"{', '.join(_USED)}, _ = used", *put_right], 2),
         ]
         emitter.constants.update(
             acquire=self.store.lock.acquire, release=self.store.lock.release,
@@ -673,10 +671,9 @@ class _Inline:
         if receipt is None:
             return
         limit, part = self.engine.counters[receipt[0]]
-        unit = "".join(limit.units[part : part + 1])
-        amount = used[PLAIN_UNITS.index(unit)] if unit in PLAIN_UNITS else None
         if limit.first not in left:
-            self._correct(receipt, amount, moment, self.engine.lease(serial) if limit.lease else "")
+            lease = self.engine.lease(serial) if limit.lease else ""
+            self._correct(receipt, used[plain_place(limit, part)], moment, lease)
 
     def _strike(
         self, facts: Mapping[str, object], struck: Sequence[tuple[Limit, str]], now: int

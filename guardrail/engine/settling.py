@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from guardrail.engine.core import Case, Decision, Engine
-from guardrail.engine.emit import MONEY, PLAIN_UNITS
-from guardrail.engine.verbs import BudgetLimit, Limit, Receipt
+from guardrail.engine.emit import MONEY, PLAIN_UNITS, plain_place
+from guardrail.engine.verbs import BudgetLimit, Receipt
 from guardrail.model.cells import TOP, Adjust, Correction
 
 Settle = Callable[[Decision, Mapping[str, object], float, str | None], bool]
@@ -38,8 +38,7 @@ def settle_inline(engine: Engine) -> Settle | None:
         if amounts is None or isinstance(case, Case):
             return False
         decision._settled = True
-        tokens, into, out, cost, _ = amounts
-        case[5].settle(tokens, into, out, cost, now, *case)
+        case[5].settle(amounts, now, *case)
         return True
 
     return settle
@@ -52,7 +51,7 @@ def settle_elsewhere(engine: Engine) -> Corrections:
     the steps.
     """
     read = _reader(engine)
-    counters = [(limit, _place(limit, part)) for limit, part in engine.counters]
+    counters = [(limit, plain_place(limit, part)) for limit, part in engine.counters]
     leases = any(limit.lease for limit, _ in counters)
 
     def corrections(
@@ -82,12 +81,6 @@ def settle_elsewhere(engine: Engine) -> Corrections:
         return found
 
     return corrections
-
-
-def _place(limit: Limit, part: int) -> int:
-    """Return where a counter's unit stands among the amounts that are read of a usage."""
-    unit = "".join(limit.units[part : part + 1])
-    return PLAIN_UNITS.index(unit) if unit in PLAIN_UNITS else len(PLAIN_UNITS)
 
 
 def _reader(engine: Engine) -> Read | None:

@@ -125,7 +125,7 @@ MUTANTS = {
     "asks for more than fits": (RowEmitter, "refuse_too_much", lambda *asked: None),
     "charges without the ban": (RowEmitter, "_opened", without_ban),
     "alerts nobody": (RowEmitter, "_row", alerts_nobody),
-    "is settled by another unit": (settling, "_place", lambda limit, part: 0),
+    "is settled by another unit": (settling, "plain_place", lambda limit, part: 0),
 }
 
 

@@ -62,10 +62,6 @@ _PLAIN_CHOICE = frozenset(
     "delta finish_reason index logprobs message native_finish_reason stop_reason".split()
 )
 _PLAIN_SAID = frozenset("content refusal role".split())
-_CHUNK = "chat.completion.chunk"
-_PLAIN_CHUNK = frozenset(
-    "choices created id model object obfuscation service_tier system_fingerprint usage".split()
-)
 
 
 class Passed:
@@ -355,30 +351,8 @@ class Tally:
                 self.add_unread(len(text))
             return
         for part in document if isinstance(document, list) else (document,):
-            if isinstance(part, dict) and not self._took_chunk(part):
+            if isinstance(part, dict):
                 self.add(part)
-
-    def _took_chunk(self, document: Mapping[str, object]) -> bool:
-        """Take in a chunk of a chat's stream that says something and tells nothing else.
-
-        It comes to the same as `add`, which it leaves all others to: a stream consists of these.
-        """
-        if (
-            document.get("object") != _CHUNK
-            or not document.keys() <= _PLAIN_CHUNK
-            or document.get("usage")
-        ):
-            return False
-        text = _plain_text(document)
-        if text is None:
-            return False
-        self.documents += 1
-        model = document.get("model")
-        if model and isinstance(model, str):
-            self.model = model
-        if text:
-            self.passed.take_piece(text)
-        return True
 
     def take_plain(self, texts: Sequence[str], chunks: int, model: str | None) -> None:
         """Take in so many chunks that tell no more than a model, None for none, and these texts."""

@@ -412,8 +412,7 @@ def admitted_fields(decision: Decision, addressee: Addressee, style: Style) -> l
     """
     case = decision.case
     # Where nothing was found, its receipts tell all that may show.
-    simple = case.looked is None and not case.found
-    fields = style.receipts.fields(case, addressee.dialect, style) if simple else None
+    fields = style.receipts.fields(case, addressee.dialect, style) if case.simple else None
     if fields is None:
         reading = view_of(decision)
         fields = quota_fields(reading.standings, addressee.dialect, style, case.now)
