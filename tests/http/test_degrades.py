@@ -58,6 +58,8 @@ BODIES: dict[str, list[dict]] = {
         {**CHAT, "extra_body": {"extra_body": {"tools": [TOOL], "model": "large"}}},
         {**CHAT, "models": ["large", "huge"], "fallbacks": ["huge"]},
         {**CHAT, "web_search_options": {}, "functions": [{"name": "f"}]},
+        {**CHAT, "compound_custom": {"models": {"answering_model": "huge"}, "tools": {"x": [1]}}},
+        {**CHAT, "multi_agent": {"enabled": True}},
         {**CHAT, "chat_template_kwargs": {"enable_thinking": True, "thinking": True}},
         {**CHAT, "provider": {"order": [{"tools": [TOOL], "max_tokens": 9_000}]}},
     ],

@@ -61,6 +61,37 @@ def test_what_vertex_tells_beside_predictions_is_charged(told, tokens, pieces):
     assert charged(PREDICT, {"instances": [{"a": "b"}]}, chunks) == tokens
 
 
+VECTORS = {"imageEmbedding": [0.5] * 900, "textEmbedding": [0.5] * 900}
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+@pytest.mark.parametrize(
+    ("model", "instance", "told", "tokens"),
+    [
+        ("text-embedding-005", {"content": "hi there"}, embedded(7), 7),
+        ("textembedding-gecko@003", {"content": "hi"}, embedded(3), 3),
+        ("multimodalembedding@001", {"text": "hi there"}, {"predictions": [VECTORS]}, 6),
+    ],
+)
+def test_vectors_that_vertex_predicts_are_no_pictures(model, instance, told, tokens, pieces):
+    path, body = PREDICT.replace("small", model), {"instances": [instance]}
+    request = asked(path, body)
+    text = json.dumps(told).encode()
+
+    assert request.facts["request.capability"] == "embedding"
+    assert request.facts["request.model"] == model
+    assert request.estimate["output_tokens"] == 0
+    assert charged(path, body, [text] if pieces == 1 else [text[:20], text[20:]]) == (tokens, 0)
+
+
+def test_what_vertex_predicts_with_a_model_of_another_name_may_be_pictures():
+    body = {"instances": [{"content": "embedding"}]}
+
+    assert asked(PREDICT, body).facts["request.capability"] == "image"
+    long = PREDICT.replace("small:predict", "embedding:predictLongRunning")
+    assert asked(long, body).facts["request.capability"] == "image"
+
+
 def said(text, out, whole):
     output = {"text": text} if whole else {"choices": [{"message": {"content": text}}]}
     usage = {"input_tokens": 9, "output_tokens": out}

@@ -49,6 +49,12 @@ TOOLS = [
     ({"tools": "f"}, 1, "agentic"),
     ({"tools": {"name": "f"}}, 1, "agentic"),
     ({"session": {"tools": [FUNCTION]}}, 1, "agentic"),
+    ({"multi_agent": {"enabled": True, "max_concurrent_subagents": 8}}, 1, "agentic"),
+    ({"multi_agent": {"max_concurrent_subagents": 8}}, 1, "agentic"),
+    ({"extra_body": {"multi_agent": True}}, 1, "agentic"),
+    ({"multi_agent": {"enabled": False}}, 0, "chat"),
+    ({"multi_agent": None}, 0, "chat"),
+    ({"compound_custom": {"tools": {"enabled_tools": ["code_interpreter"]}}}, 1, "agentic"),
     ({"modalities": ["text", "audio"]}, 0, "audio"),
     ({"prediction": {"type": "content", "content": "x"}}, 0, "code"),
 ]
@@ -58,6 +64,15 @@ GEMINI_TOOLS = [
     ([{"urlContext": {}, "codeExecution": {}}], 2, "agentic"),
     ([{"computerUse": {}}], 1, "agentic"),
     ([{"brandNew": {}}], 1, "agentic"),
+    ([{"parallelAiSearch": {}}, {"exaAiSearch": {}}], 2, "chat"),
+]
+INLINE_TOOLS = [
+    ({"type": "tool_definition", "definition": {"name": "f", "input_schema": {}}}, 1, "agentic"),
+    ({"type": "tool_definition", "definition": {"type": "mcp_toolset"}}, 1, "agentic"),
+    ({"type": "tool_definition", "definition": {"type": "web_search_20260209"}}, 1, "chat"),
+    ({"type": "tool_definition", "definition": "f"}, 1, "agentic"),
+    ({"type": "tool_reference", "name": "f"}, 0, "chat"),
+    ({"type": "glossary", "definition": {"name": "f"}}, 0, "chat"),
 ]
 
 
@@ -71,6 +86,15 @@ def test_tools_that_act_make_a_request_agentic_and_unknown_ones_too(members, cou
 @pytest.mark.parametrize(("tools", "count", "capability"), GEMINI_TOOLS)
 def test_tools_of_gemini_are_told_by_the_member_they_stand_in(tools, count, capability):
     facts = asked(GEMINI, {"contents": [], "tools": tools}).facts
+
+    assert (facts["request.tools"], facts["request.capability"]) == (count, capability)
+
+
+@pytest.mark.parametrize(("tool", "count", "capability"), INLINE_TOOLS)
+def test_tools_may_be_defined_in_the_course_of_a_conversation(tool, count, capability):
+    message = {"role": "system", "content": [{"type": "tool_addition", "tool": tool}]}
+
+    facts = asked("/v1/messages", {"model": "m", "max_tokens": 5, "messages": [message]}).facts
 
     assert (facts["request.tools"], facts["request.capability"]) == (count, capability)
 
@@ -92,6 +116,8 @@ def test_pictures_asked_for_make_a_request_one_for_images():
         ({"reasoning_effort": None}, False),
         ({"reasoning": {"effort": "low"}}, True),
         ({"reasoning": {"summary": "auto"}}, False),
+        ({"reasoning": {"mode": "pro"}}, True),
+        ({"reasoning": {"mode": "standard"}}, False),
         ({"thinking": {"type": "enabled", "budget_tokens": 9}}, True),
         ({"thinking": {"type": "adaptive"}}, True),
         ({"thinking": {"type": "disabled"}}, False),

@@ -80,6 +80,7 @@ def test_what_is_shown_to_be_data_counts_as_none(body):
         ("/v1/responses", {"model": "m", "input": "x", "previous_response_id": "resp_1"}),
         ("/v1/responses", {"model": "m", "input": "x", "conversation": "conv_1"}),
         ("/v1/responses", {"model": "m", "input": "x", "conversation": {"id": "conv_1"}}),
+        ("/v1/messages", {**ASK, "thread": {"type": "continue", "previous_message_id": "msg_1"}}),
         ("/v1/threads/runs", {"assistant_id": "asst_1"}),
         ("/v1/threads/t_1/runs", {"model": "m"}),
         (GEMINI, {"contents": [], "cachedContent": "cachedContents/x"}),
@@ -96,8 +97,23 @@ def test_what_is_stored_or_unknown_makes_tools_unknown_and_not_absent(path, body
 
     assert "request.tools" not in facts
     assert "request.reasoning" not in facts
-    goes_on = {"previous_response_id", "conversation"} & body.keys()
+    goes_on = {"previous_response_id", "conversation", "thread"} & body.keys()
     assert facts["request.capability"] == ("chat" if goes_on else "agentic")
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"thread": {"type": "create"}},
+        {"thread": None},
+        {"diagnostics": {"previous_message_id": "msg_1"}},
+    ],
+)
+def test_what_begins_or_compares_a_conversation_goes_on_with_none(members):
+    request = asked("/v1/messages", {**ASK, **members})
+
+    assert request.facts["request.tools"] == 0
+    assert request.estimate["input_tokens"] < 100
 
 
 def test_a_batch_by_file_and_a_part_of_an_upload_may_hold_tools():
@@ -538,6 +554,27 @@ def test_where_another_model_may_answer_the_one_that_is_named_is_not_certain(nam
     body = json.dumps({"model": "small", "messages": [], name: ["large"]}).encode()
 
     assert "request.model" not in asked("/v1/chat/completions", body).facts
+
+
+ROUTED = {"routingConfig": {"manualMode": {"modelName": "large"}}}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (GEMINI, {"contents": [], "generationConfig": ROUTED}),
+        (GEMINI, {"contents": [], "generation_config": {"routing_config": ROUTED}}),
+        (GEMINI, {"contents": [], "generationConfig": {"modelSelectionConfig": {"x": "y"}}}),
+        ("/openai/deployments/small/chat/completions", {"messages": [], "fallbacks": ["large"]}),
+        ("/v1/models/small/versions/1:predict", {"instances": [], "models": ["large"]}),
+        (CHAT, {**ASK, "compound_custom": {"models": {"answering_model": "large"}}}),
+    ],
+)
+def test_nor_is_the_one_that_a_path_names_or_that_is_routed_to_others(path, body):
+    request = asked(path, body)
+
+    assert request.problem is None
+    assert "request.model" not in request.facts
 
 
 def test_another_model_that_may_answer_is_not_taken_back_further_in():

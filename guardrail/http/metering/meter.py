@@ -35,6 +35,8 @@ _MEDIA = UsageFormat.OPENAI_MEDIA
 _USUAL_BYTES, _MOST_BYTES, _SLACK = 6, 10, 4
 """A whole body is not read for its text where so much is told that it can hardly hold more: a token
 for six bytes, or one for ten and, but for a fifth, for each blank."""
+_PREDICTING = (_MEDIA, UsageFormat.OPENAI_EMBEDDINGS)
+_PREDICTIONS = b'"predictions"'
 # The bytes of pictures and sounds say nothing of their tokens.
 _AS_RESERVED = (_MEDIA,)
 _LINES = (b"ndjson", b"jsonl", b"json-lines", b"stream+json", b"json-seq")
@@ -304,7 +306,7 @@ class Meter:
                 skim.unread.take(chunk)
             if self._tally.usage_format is _MEDIA:
                 self._tally.fed.listed(items_of(chunk))
-                self._tally.tell(predicted(chunk))
+            self._take_predictions(chunk)
             read = _decoded(skim.text) if self._units else None
             self._first = skim.text if read is None else None
             self._tally.add(read or whole, whole=True, kept=read is None)
@@ -314,8 +316,8 @@ class Meter:
             document = kept if read is None else read
             listed = skim.listed
             ends = not listed and not self._lines and document.get("done") is not False
-            if ends and self._tally.usage_format is _MEDIA:
-                self._tally.tell(predicted(skim.text))
+            if ends:
+                self._take_predictions(skim.text)
             self._tally.add(document, whole=ends, listed=listed, kept=read is None)
             if skim.text is None and (listed or self._lines):
                 self._tally.add_unread(skim.unread.size)
@@ -323,6 +325,11 @@ class Meter:
             self._tally.fed.listed(skim.items)
         if skim.listed_whole:
             self._tally.end()
+
+    def _take_predictions(self, text: bytes | None) -> None:
+        """Take in what a response of Vertex's tells beside its predictions, if it has some."""
+        if self._tally.usage_format in _PREDICTING and text is not None and _PREDICTIONS in text:
+            self._tally.tell(predicted(text))
 
     @property
     def answered(self) -> bool:

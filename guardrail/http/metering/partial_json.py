@@ -165,10 +165,10 @@ class _Predicted(msgspec.Struct):
 _PREDICTED = msgspec.json.Decoder(_Predicted)
 
 
-def predicted(data: bytes | None) -> dict[str, object]:
+def predicted(data: bytes) -> dict[str, object]:
     """Return the usage that Vertex's predictions tell, in the names of Gemini's."""
     try:
-        told = _PREDICTED.decode(data or b"")
+        told = _PREDICTED.decode(data)
     except (msgspec.DecodeError, ValueError, RecursionError):
         return {}
     counts = None if told.metadata is None else told.metadata.tokenMetadata

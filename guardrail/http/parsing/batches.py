@@ -297,7 +297,7 @@ _FILES = (
     "input_uri",
     "inputUri",
 )
-UNREAD = Shape(Counts(1, None), None, (), "agentic", False, False, (), 0, True)
+UNREAD = Shape(Counts(1, None), None, (), "agentic", False, False, (), 0, True, False)
 """A request of a batch that was not read: the most restricted, without a cap."""
 NO_BATCH = frozenset(
     "assistants assistants_output batch_output fine-tune fine-tune-results vision user_data evals "

@@ -307,6 +307,9 @@ _INFERENCES: Mapping[str, _Method] = {
     "generate_stream": (Dialect.OPENAI, Kind.GENERATE, UsageFormat.NATIVE, "chat", True),
     "infer": (Dialect.OTHER, Kind.UNKNOWN, UsageFormat.NONE, "agentic", False),
 }
+# What models whose names say so make of texts and pictures at Vertex's `predict`.
+_EMBEDDING = "embedding"
+_EMBEDS: _Method = (Dialect.GEMINI, Kind.EMBED, UsageFormat.OPENAI_EMBEDDINGS, _EMBEDDING, False)
 _COUNTING = "count-tokens"  # Vertex's: in the place of a model, the tokens of any are counted
 _STORED_PROMPT = ":prompt/"  # Bedrock's: in the place of a model, which what is stored names
 
@@ -468,6 +471,8 @@ def _method_of(segments: Sequence[str], lowered: tuple[str, ...]) -> Endpoint | 
     name = "/".join((*segments[at[0] + 1 : -1], *([last] if colon else ()))) if at else ""
     if len(at) > 1 or (colon and not last):
         name = ""
+    if method.lower() == "predict" and _EMBEDDING in name.lower():
+        known = _EMBEDS
     if method.lower() == "rawpredict" and name.lower() == _COUNTING:
         return Endpoint(
             f"/v1/models/{_COUNTING}", dialect, Kind.COUNT, UsageFormat.NONE, capability="other"

@@ -29,7 +29,7 @@ SETTINGS = frozenset(
     "sampling_params generationConfig generation_config parameters options extra_body extraBody "
     "session response setup config inferenceConfig inference_config optional_params "
     "litellm_params model_kwargs additionalModelRequestFields google generateContentRequest "
-    "generate_content_request chat_template_kwargs".split()
+    "generate_content_request chat_template_kwargs compound_custom".split()
 )
 """Members that hold settings of their own, each read as those beside it are."""
 TOOL_LISTS = (
@@ -45,8 +45,17 @@ TOOL_LISTS = (
     "server_tools",
 )
 """Members that list the tools of a model."""
-TOOL_MEMBERS = (*TOOL_LISTS, "web_search_options", "search_parameters", "enable_search", "plugins")
-"""Members that hand tools to a model: lists of them, and settings of a search."""
+TOOL_MEMBERS = (
+    *TOOL_LISTS,
+    "web_search_options",
+    "search_parameters",
+    "enable_search",
+    "plugins",
+    "multi_agent",
+)
+"""Members that hand tools to a model: lists of them, settings of a search, agents it may start."""
+INLINE_TOOL = "definition"
+"""What holds a tool in the course of a conversation, in an object of the type `tool_definition`."""
 TOOL_CHOICES = (
     "tool_choice",
     "toolChoice",
@@ -96,6 +105,10 @@ OTHER_MODELS = (
     "lora_request",
     "adapter_id",
     "adapter_name",
+    "routingConfig",
+    "routing_config",
+    "modelSelectionConfig",
+    "model_selection_config",
 )
 """Members that name models which may answer instead, or what makes another of the model."""
 STORED = (
@@ -112,6 +125,7 @@ STORED = (
     "prompt_id",
     "promptVariables",
     "workflow",
+    "thread",
 )
 """Members that refer to what the host keeps: input, and tools that are not seen here."""
 
@@ -157,6 +171,7 @@ DECIDING = frozenset(
         *STORED_FILES,
         *REASONING,
         OUTPUT_CONFIG,
+        INLINE_TOOL,
         "container",
     }
 )
@@ -245,6 +260,7 @@ LOOKUP = frozenset(
     "web_search web_search_preview web_fetch file_search google_search googlesearch "
     "google_search_retrieval googlesearchretrieval url_context urlcontext google_maps googlemaps "
     "enterprise_web_search enterprisewebsearch retrieval filesearch x_search collections_search "
+    "parallel_ai_search parallelaisearch exa_ai_search exaaisearch "
     "web_search_options".split()
 )
 """Families of tools with which a model finds what it reads."""
@@ -263,7 +279,7 @@ _CALLED = frozenset(
     "parameters_json_schema toolSpec functionDeclarations function_declarations server_url "
     "connector_id tools".split()
 )
-_MEMBERS = frozenset(TOOL_MEMBERS)
+_MEMBERS = frozenset({*TOOL_MEMBERS, INLINE_TOOL})
 
 
 def tools_in(every: Iterable[Members]) -> Iterator[object]:
@@ -285,6 +301,11 @@ def tools_in(every: Iterable[Members]) -> Iterator[object]:
                 yield {"type": "web_search_options"}
         if members.get("enable_search") is True:
             yield {"type": "web_search_options"}
+        agents = members.get("multi_agent")
+        if agents and not (isinstance(agents, dict) and agents.get("enabled") is False):
+            yield {"type": "multi_agent"}
+        if INLINE_TOOL in members and members.get("type") == "tool_definition":
+            yield from _listed([members[INLINE_TOOL]])
         plugins = members.get("plugins")
         for plugin in plugins if isinstance(plugins, list) else ():
             web = isinstance(plugin, dict) and plugin.get("id") == "web"

@@ -143,6 +143,9 @@ def read_parts(
         vague = endpoint.vague or endpoint.unnamed or endpoint.perhaps is not None
         if parts.query or vague or endpoint.streams or endpoint.model is not None:
             _take_address(facts, endpoint, parts.query)
+        if content.shape.others:
+            # Whatever the path names, another may answer.
+            facts.pop("request.model", None)
     except UnreadableError as error:
         return _unread(parts, endpoint, error)
     return ParsedRequest(

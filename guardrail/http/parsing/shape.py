@@ -59,7 +59,13 @@ _USUAL = frozenset(
 """What nearly all chats consist of: none of it hands over tools, or refers to what is stored."""
 SYSTEM_ROLES = ("system", "developer")
 """Who says what a model is told before all else."""
-_TALKS = ("previous_response_id", "previous_interaction_id", "conversation", "conversation_id")
+_TALKS = (
+    "previous_response_id",
+    "previous_interaction_id",
+    "conversation",
+    "conversation_id",
+    "thread",
+)
 # Whether a response of a Realtime session is a part of that session's own conversation.
 _NO_CONVERSATION = ("auto", "none")
 _WORDS_AND_PICTURES = frozenset({"prompt_string", "multimodal_data"})
@@ -84,13 +90,14 @@ _BUDGETS = ("thinking_budget", "reasoning_budget")
 _SYSTEM = ("system", "instructions", "systemInstruction", "system_instruction")
 _BUDGET = "thinking_budget"
 _NO_EFFORT = (None, "none", "off", False)
+_USUAL_MODE = (None, "standard")
 
 
 class Shape(NamedTuple):
     """What a body asks for; `unseen` counts references to input that the host keeps.
 
     `opaque` tells that what the host keeps may hold tools and settings besides: that a body has
-    none says nothing then.
+    none says nothing then. `others` tells that another model may answer than is named, wherever.
     """
 
     counts: Counts
@@ -102,6 +109,7 @@ class Shape(NamedTuple):
     system: tuple[str, ...]
     unseen: int
     opaque: bool
+    others: bool
 
     def facts(self, hash_key: bytes) -> dict[str, object]:
         """Return the facts of a request with this body, but for its endpoint."""
@@ -164,13 +172,15 @@ def _shape_of(
             # What is stored with the host may hold tools that are not seen here.
             capability = strictest(capability, "agentic")
         capability = capability_with(tools, strictest(capability, _by_members(every)))
-    counts, model = counts_of(document, rules, every), _model(every)
+    counts, (model, others) = counts_of(document, rules, every), _model(every)
     if model is not None and "," in model:
         # LiteLLM asks each of the models named so.
         counts, model = counts.times(model.count(",") + 1), None
     stream = _flag(document, "stream")
     system = tuple(_system_texts(document))
-    return Shape(counts, model, tools, capability, stream, reasoning, system, unseen, opaque)
+    return Shape(
+        counts, model, tools, capability, stream, reasoning, system, unseen, opaque, others
+    )
 
 
 def merged(shapes: Iterable[Shape]) -> Shape | None:
@@ -200,6 +210,7 @@ def merged(shapes: Iterable[Shape]) -> Shape | None:
         system=every[0].system,
         unseen=sum(shape.unseen for shape in every),
         opaque=any(shape.opaque for shape in every),
+        others=any(shape.others for shape in every),
     )
 
 
@@ -210,8 +221,8 @@ def generates(document: Mapping[str, object]) -> bool:
     )
 
 
-def _model(every: Sequence[Members]) -> str | None:
-    """Return the model a body names, None if it names none, or others that may answer instead."""
+def _model(every: Sequence[Members]) -> tuple[str | None, bool]:
+    """Return the model a body names, and whether others may answer; None then, or if none is."""
     found: str | None = None
     also: set[str] = set()
     others = False
@@ -242,7 +253,7 @@ def _model(every: Sequence[Members]) -> str | None:
         _PRESET in found or (":" in found and stands_for_another(found))
     )
     others = others or stored or not also <= {found} or len(found or "") > LONGEST_MODEL
-    return None if others else found
+    return (None if others else found), others
 
 
 def names_models(document: object, *, batched: bool) -> bool:
@@ -290,6 +301,8 @@ def _is_stored(prompt: object) -> bool:
 def _refers(members: Mapping[str, object], name: str) -> bool:
     """Whether a member refers to something that is stored; a conversation may be of none."""
     value = members.get(name)
+    if name == "thread":
+        return isinstance(value, dict) and value.get("type") != "create"
     return value is not None and not (name == "conversation" and value in _NO_CONVERSATION)
 
 
@@ -343,7 +356,11 @@ def _asks_to_reason(members: Mapping[str, object], settles: bool) -> bool:
         inner = members.get(name)
         if isinstance(inner, dict):
             efforts.append(inner.get("effort"))
-            if name == "reasoning" and (inner.get("enabled") is True or inner.get("max_tokens")):
+            if name == "reasoning" and (
+                inner.get("enabled") is True
+                or inner.get("max_tokens")
+                or inner.get("mode") not in _USUAL_MODE
+            ):
                 return True
     if any(effort not in _NO_EFFORT for effort in efforts):
         return True
