@@ -50,7 +50,7 @@ def linking_costs(rounds: int, scale: float) -> list[Result]:
     ]
     firsts = _Newcomers(policies, max(50, int(NEWCOMERS * scale)))
     firsts_costs = interleaved({"first": firsts.cost}, rounds)
-    pairs = max(20_000, int(PAIRS * scale))
+    pairs = max(2_000, int(PAIRS * scale))
     command = [sys.executable, "-m", "benchmarks.linking", str(pairs)]
     run = subprocess.run(command, check=True, capture_output=True, text=True)
     return [
