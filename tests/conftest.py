@@ -26,15 +26,39 @@ __all__ = ["_no_task_is_lost", "_no_task_was_lost", "_nothing_watches_on"]
 SCRATCH = Scratch()
 LEFT: list[str] = []
 
-LONG = (
-    "test_docs.py http/test_readers.py signals/test_failing_service.py http/test_hostile.py "
-    "http/test_parsing_hostile.py pages/test_in_a_browser.py http/test_metrics.py "
-    "hosts/test_workers.py analysis/test_comparing.py examples/test_ci.py http/test_leaks.py "
-    "examples/test_fuzzing.py loading/test_language_mutations.py test_benchmarks.py "
-    "http/test_body_cost.py stores/test_redis_sentinel.py hosts/test_starting.py "
-    "loading/test_yaml_hostile.py replay/test_traces.py"
-).split()
-"""Files with the longest tests: they come first, for none to be left to one worker at the end."""
+LONG = {
+    "test_docs.py": 95,
+    "http/test_hostile.py": 50,
+    "pages/test_in_a_browser.py": 43,
+    "hosts/test_workers.py": 28,
+    "examples/test_fuzzing.py": 28,
+    "http/test_parsing_hostile.py": 27,
+    "engine/test_inline.py": 26,
+    "stores/test_redis_epochs.py": 25,
+    "test_benchmarks.py": 25,
+    "cli/test_scale.py": 24,
+    "loading/test_language_mutations.py": 23,
+    "analysis/test_comparing.py": 22,
+    "engine/test_goldens.py": 19,
+    "loading/test_yaml_hostile.py": 19,
+    "examples/test_ci.py": 17,
+    "test_examples.py": 15,
+    "stores/test_redis_processes.py": 14,
+    "http/test_leaks.py": 14,
+    "engine/test_rows.py": 14,
+    "test_house.py": 14,
+    "analysis/test_bound.py": 13,
+    "cli/test_streams.py": 13,
+    "stores/test_redis_sentinel.py": 12,
+    "hosts/test_starting.py": 12,
+    "http/test_readers.py": 11,
+    "test_site.py": 11,
+    "http/test_metrics.py": 10,
+    "stores/test_redis_cluster_failures.py": 10,
+    "replay/test_traces.py": 10,
+    "test_policies.py": 9,
+}
+"""Files with the longest tests, and how many seconds those take, the longest first."""
 
 RARELY = 10_000, 20, 50
 """How much is made between two searches for garbage."""
@@ -104,11 +128,30 @@ def processors() -> int:
     return os.cpu_count() or 1
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files with the longest tests first, those with the longest of all before others."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the files with the longest tests first in what each worker is given to start with.
+
+    A worker gets the next part of the list, as many tests as each other, and one that has no more
+    takes tests from the end of another's: none is to be left with a long one then.
+    """
     here = Path(__file__).parent
-    places = {name: place for place, name in enumerate(LONG)}
-    items.sort(key=lambda item: places.get(item.path.relative_to(here).as_posix(), len(LONG)))
+    by_file: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        by_file.setdefault(item.path.relative_to(here).as_posix(), []).append(item)
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    parts: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    taken = [0] * workers
+    for name, seconds in LONG.items():
+        least = taken.index(min(taken))
+        taken[least] += seconds
+        parts[least] += by_file.pop(name, [])
+    rest = [item for those in by_file.values() for item in those]
+    for number, part in enumerate(parts):
+        size = len(items) * (number + 1) // workers - len(items) * number // workers
+        more = max(0, size - len(part)) if number + 1 < workers else len(rest)
+        part += rest[:more]
+        del rest[:more]
+    items[:] = [item for part in parts for item in part]
 
 
 @pytest.hookimpl(trylast=True)

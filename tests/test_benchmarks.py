@@ -19,7 +19,6 @@ from guardrail.engine.windows import rolling_frees_at, rolling_width
 from guardrail.model.rules import Block
 from guardrail.testing import MovableClock
 
-
 LITTLE = 0.002
 """A tenth of the work of `--quick`: figures are not judged here."""
 
