@@ -86,6 +86,22 @@ def test_data() -> Path:
     return Path(folder)
 
 
+@pytest.fixture(scope="session")
+def anthropic() -> Any:
+    """The SDK: its import takes seconds, which only those who run its tests shall wait for."""
+    import anthropic
+
+    return anthropic
+
+
+@pytest.fixture(scope="session")
+def openai() -> Any:
+    """The other SDK, for the same reason."""
+    import openai
+
+    return openai
+
+
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what the caller's shell says to guardrail out of the tests."""

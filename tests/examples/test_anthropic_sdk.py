@@ -55,14 +55,6 @@ REFUSALS: Any = {
 }
 
 
-@pytest.fixture(scope="module")
-def anthropic():
-    """The SDK: its import takes seconds, which only those who run these tests shall wait for."""
-    import anthropic
-
-    return anthropic
-
-
 @pytest.fixture
 def client(anthropic, example):
     """Return a client of the SDK for a key, with its own retries on."""

@@ -7,7 +7,6 @@ import json
 from functools import partial
 
 import httpx
-import openai
 import pytest
 
 from tests.examples.asking import ABROAD, ASK, LARGE, LONG, asking, until_throttled
@@ -23,7 +22,7 @@ def host(request, tmp_path_factory):
 
 
 @pytest.fixture
-def client(host):
+def client(host, openai):
     """Return a client of the SDK for a key, with its own retries on."""
     clients = []
 
@@ -78,7 +77,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("key", "more", "status", "code"), REFUSALS)
-def test_an_incurable_refusal_is_readable(client, key, more, status, code):
+def test_an_incurable_refusal_is_readable(openai, client, key, more, status, code):
     with pytest.raises(openai.APIStatusError) as caught:
         client(key).create(**{**ASK, **more})
 
@@ -101,7 +100,7 @@ def test_a_client_that_is_still_sending_sees_why_it_is_refused(host, key, size, 
     assert {answer.status_code for answer in asyncio.run(answers())} == {status}
 
 
-def test_a_throttled_call_succeeds_after_the_wait_it_was_told(client):
+def test_a_throttled_call_succeeds_after_the_wait_it_was_told(openai, client):
     impatient, patient = client("sk-trial", max_retries=0), client("sk-trial")
     refused = until_throttled(lambda: impatient.create(**ASK), openai.RateLimitError)
 

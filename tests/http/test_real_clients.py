@@ -6,15 +6,13 @@ import http.client
 import json
 from contextlib import ExitStack
 
-import anthropic
-import openai
 import pytest
 
 from tests.signals.test_client import VECTORS
 
 
 @pytest.fixture
-def sdks(server):
+def sdks(server, anthropic, openai):
     """Return the clients of both vendors for one key, each with the requests it made."""
     with ExitStack() as stack:
 
@@ -42,7 +40,7 @@ def of_anthropic(client, model):
     return client.messages.create(model=model, messages=messages, max_tokens=10)
 
 
-def test_sdks_show_what_is_said_and_try_what_no_wait_cures_once(sdks):
+def test_sdks_show_what_is_said_and_try_what_no_wait_cures_once(sdks, anthropic, openai):
     openais, anthropics, first, second = sdks("key-b")
     with pytest.raises(openai.PermissionDeniedError) as caught:
         of_openai(openais, "gone")
@@ -60,7 +58,7 @@ def test_sdks_show_what_is_said_and_try_what_no_wait_cures_once(sdks):
     assert (len(first), len(second)) == (1, 1)
 
 
-def test_sdks_try_a_long_wait_once_and_show_its_code(sdks):
+def test_sdks_try_a_long_wait_once_and_show_its_code(sdks, anthropic, openai):
     openais, anthropics, first, second = sdks("key-c")
     of_openai(openais, "hourly")
     with pytest.raises(openai.RateLimitError) as caught:
@@ -86,7 +84,7 @@ def test_an_sdk_that_waits_as_told_is_served(sdks):
 
 
 @pytest.mark.parametrize("caps", [(1, 200), (200, 1), (None, 200)])
-def test_the_larger_cap_counts_whichever_the_host_would_heed(sdks, caps):
+def test_the_larger_cap_counts_whichever_the_host_would_heed(sdks, openai, caps):
     client, *_ = sdks("key-e")
     named = {"max_tokens": caps[0], "max_completion_tokens": caps[1]}
     with pytest.raises(openai.BadRequestError) as caught:

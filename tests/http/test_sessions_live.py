@@ -6,7 +6,6 @@ import asyncio
 import json
 from contextlib import asynccontextmanager, suppress
 
-import openai
 import pytest
 import uvicorn
 from websockets.asyncio.client import connect
@@ -116,7 +115,7 @@ def test_a_client_that_vanishes_in_a_turn_pays_for_it_and_leaves_no_place():
     assert (guarded.used("turns"), guarded.used("places")) == (1, 0)
 
 
-def sdk(port):
+def sdk(openai, port):
     return openai.AsyncOpenAI(
         api_key="key-a",
         base_url=f"http://127.0.0.1:{port}/v1",
@@ -124,12 +123,12 @@ def sdk(port):
     )
 
 
-def test_the_openai_sdk_is_told_of_a_refused_turn_and_goes_on():
+def test_the_openai_sdk_is_told_of_a_refused_turn_and_goes_on(openai):
     guarded = Guarded(POLICY, Host(talking))
     kinds = []
 
     async def scenario(port):
-        async with sdk(port) as client, client.realtime.connect(model="m") as session:
+        async with sdk(openai, port) as client, client.realtime.connect(model="m") as session:
             for number in range(3):
                 await session.response.create(event_id=f"e{number}")
             async for event in session:
@@ -145,7 +144,7 @@ def test_the_openai_sdk_is_told_of_a_refused_turn_and_goes_on():
     assert guarded.used("turns") == 2
 
 
-def test_the_openai_sdk_is_told_of_a_refused_request_over_a_websocket():
+def test_the_openai_sdk_is_told_of_a_refused_request_over_a_websocket(openai):
     guarded = Guarded(
         POLICY + "  - {id: tools, when: {request.tools: {gt: 0}}, block: {reason: no_tools}}\n",
         Host(talking),
@@ -153,7 +152,7 @@ def test_the_openai_sdk_is_told_of_a_refused_request_over_a_websocket():
     events = []
 
     async def scenario(port):
-        async with sdk(port) as client, client.responses.connect() as session:
+        async with sdk(openai, port) as client, client.responses.connect() as session:
             tool = {"type": "function", "name": "f", "parameters": {}, "strict": False}
             await session.response.create(model="m", input="hi", tools=[tool])
             await session.response.create(model="m", input="hi")
