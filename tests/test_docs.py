@@ -3,7 +3,8 @@
 `python` blocks run in order, in one namespace a document; `console` blocks (commands after `$ `,
 going on after `> ` or a backslash, with what they print below) and `sh` blocks (commands only)
 run in a shell; `yaml` blocks that start with `guardrail: 1` are loaded, and the tests in them
-run. All of it happens in a copy of the policies and examples. In shown output `…` stands for any
+run. All of it happens in a copy of the policies and examples, and `guardrail` is imported once for
+all commands. In shown output `…` stands for any
 text within a line and, alone on its line, for any number of lines.
 """
 
@@ -27,6 +28,7 @@ import pytest
 
 from guardrail import Guard
 from guardrail.cli import main as guardrail
+from tests.preloaded import preloaded
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
@@ -41,6 +43,9 @@ SHOWN = frozenset({"", "diff", "http", "ini", "json", "jsonl", "mermaid", "text"
 
 NOT_RUN = frozenset({"cd", "curl", "docker", "git", "gunicorn", "make", "pip", "uvicorn"})
 """Commands that install, serve or need a checkout; `make demo` alone is run, as what it does."""
+
+PROGRAMS_BEFORE: list[str] = []
+"""Folders of programs that come before those of the environment."""
 
 FENCE = re.compile(r"^( *)(`{3,})([\w-]*)[^\n]*\n(.*?)^\1\2 *$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?![a-z]+:|#)([^)#\s]+)")
@@ -150,18 +155,10 @@ def shell(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 def bash(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a script in a folder, with nothing of the environment of the tests but the path."""
-    environment = {
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "HOME": str(folder),
-        "LC_ALL": "C.UTF-8",
-        "COLUMNS": "100",
-        "NO_COLOR": "1",
-        "PYTHONUNBUFFERED": "1",
-    }
     return subprocess.run(
         ["bash", "-c", script],
         cwd=folder,
-        env=environment,
+        env=environment(folder),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -169,6 +166,19 @@ def bash(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
         timeout=120,
         check=False,
     )
+
+
+def environment(home: Path) -> dict[str, str]:
+    """Return the environment of a reader with this home."""
+    programs = [*PROGRAMS_BEFORE, str(Path(sys.executable).parent), os.environ["PATH"]]
+    return {
+        "PATH": os.pathsep.join(programs),
+        "HOME": str(home),
+        "LC_ALL": "C.UTF-8",
+        "COLUMNS": "100",
+        "NO_COLOR": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
 
 
 def run_console(text: str, folder: Path) -> None:
@@ -240,8 +250,18 @@ tests:
 """
 
 
+@pytest.fixture(scope="module")
+def _commands(tmp_path_factory):
+    """Run `guardrail` in forks of one process: to import it takes longer than most commands."""
+    folder = tmp_path_factory.mktemp("commands")
+    with preloaded(folder, environment(folder)):
+        PROGRAMS_BEFORE.append(str(folder))
+        yield
+        PROGRAMS_BEFORE.remove(str(folder))
+
+
 @pytest.fixture
-def workplace(tmp_path, monkeypatch):
+def workplace(_commands, tmp_path, monkeypatch):
     for name in ("policies", "examples"):
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, tmp_path / name)
