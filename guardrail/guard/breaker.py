@@ -79,33 +79,40 @@ class Breaker:
         current, state = self._round, self._state
         return current if state is State.CLOSED else None
 
-    def succeeded(self, permit: int, now: float) -> None:
-        """Note that a call was answered; the probe's answer closes the breaker."""
+    def succeeded(self, permit: int, now: float) -> bool:
+        """Note that a call was answered; the probe's answer closes the breaker, which is told."""
         with self._lock:
             if permit != self._round:
-                return
-            if self._state is State.HALF_OPEN:
+                return False
+            closes = self._state is State.HALF_OPEN
+            if closes:
                 self._state = State.CLOSED
                 self._round += 1
                 self._backoff = 0.0
             self._row = 0
             self._count(now, 0)
+            return closes
 
-    def failed(self, permit: int, now: float) -> None:
-        """Note that a call failed; what was let through before the last change has no say."""
+    def failed(self, permit: int, now: float) -> bool:
+        """Note that a call failed, and tell whether that opens the breaker, which was closed.
+
+        What was let through before the last change has no say.
+        """
         with self._lock:
             if permit != self._round or self._state is State.OPEN:
-                return
+                return False
             if self._state is State.HALF_OPEN:
                 self._open(now)
-                return
+                return False
             self._row += 1
             self._count(now, 1)
             calls = sum(entry[1] for entry in self._slices)
             failures = sum(entry[2] for entry in self._slices)
             mostly = calls >= LEAST_CALLS and failures >= calls * WORST_SHARE
-            if self._row >= IN_A_ROW or mostly:
+            opens = self._row >= IN_A_ROW or mostly
+            if opens:
                 self._open(now)
+            return opens
 
     def abandoned(self, permit: int) -> None:
         """Note that a call ended without telling anything of the store: it was cancelled.

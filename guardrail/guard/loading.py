@@ -41,7 +41,10 @@ class BaseGuard(Generic[S]):
         self._store: S = store
         in_process = isinstance(store, (MemoryStore, AsyncMemoryStore))
         self._supervisor = supervisor or Supervisor(
-            context, in_process=in_process, undoes=in_process or hasattr(store, "lost")
+            context,
+            in_process=in_process,
+            undoes=in_process or hasattr(store, "lost"),
+            logs=not getattr(store, "is_meant_to_fail", False),
         )
         context.link(self._counting, self._supervisor)
         self._notice: MemoryNotice | None = None

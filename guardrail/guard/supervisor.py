@@ -6,6 +6,7 @@ failed call was to deliver waits in a backlog.
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import threading
@@ -23,6 +24,8 @@ from guardrail.model.amounts import HOUR
 from guardrail.model.cells import IDENT_LENGTH, Correction, Leave, Renew
 from guardrail.model.effects import StoreMode
 from guardrail.stores.cells import GarbledError, are_numbers
+
+LOG = logging.getLogger("guardrail")
 
 MOST_KEPT = 10_000
 """How many corrections are kept."""
@@ -169,7 +172,8 @@ class Supervisor:
     Each call takes a permit, and hands it back by what became of it: `replied`, `failed` or
     `abandoned` for decisions, `delivered`, `undelivered` or `interrupted` for corrections.
     `in_process` stores are never away; nothing is counted beside them. A store that `undoes` takes
-    back what it charged for a call that failed, and counts by itself what it cannot.
+    back what it charged for a call that failed, and counts by itself what it cannot. It `logs` that
+    a store is no longer asked, and that it is asked again.
     """
 
     def __init__(
@@ -178,12 +182,14 @@ class Supervisor:
         *,
         in_process: bool,
         undoes: bool = False,
+        logs: bool = True,
         most_queued: int = MOST_KEPT,
     ) -> None:
         # Pauses are told by the host's clock alone: the store's is asked for once a call.
         self._clock = context.host_clock
         self._follows = not in_process
         self._undoes = undoes
+        self._logs = logs
         self._breaker = Breaker(random.random)
         self._local = LocalCounters(context.engines, context.parts)
         self._backlog = Backlog(self._local.leases, most_queued)
@@ -221,7 +227,7 @@ class Supervisor:
 
     def heard(self, permit: int) -> None:
         """Note that a call beside decisions and corrections was answered."""
-        self._breaker.succeeded(permit, self._clock())
+        self._answered(permit)
 
     def missed(self, permit: int, problem: Exception) -> None:
         """Note that such a call failed."""
@@ -238,7 +244,7 @@ class Supervisor:
             read = plan.verdicts(reply) if receipts is None else None
         except Exception as problem:  # a store of the host's own may reply whatever it likes
             return self._failed(plan, permit, problem, undone=False)
-        self._breaker.succeeded(permit, self._clock())
+        self._answered(permit)
         if read is None:
             assert receipts is not None
             if self._follows:
@@ -303,7 +309,7 @@ class Supervisor:
 
     def delivered(self, delivery: Delivery) -> None:
         """Note that corrections arrived."""
-        self._breaker.succeeded(delivery.permit, self._clock())
+        self._answered(delivery.permit)
 
     def undelivered(self, delivery: Delivery, problem: Exception) -> None:
         """Keep what can be delivered later of corrections that failed to arrive."""
@@ -325,11 +331,17 @@ class Supervisor:
         answers = Fallbacks.of(plan)
         return self._local.decision(plan, answers, f"{why}: {answers.told()}")
 
+    def _answered(self, permit: int) -> None:
+        if self._breaker.succeeded(permit, self._clock()) and self._logs:
+            LOG.warning("the store answers again; it is asked")
+
     def _note(self, permit: int, problem: Exception) -> None:
-        self._breaker.failed(permit, self._clock())
+        worded = _worded(problem)
         with self._lock:
             self._failures += 1
-            self._problem = _worded(problem)
+            self._problem = worded
+        if self._breaker.failed(permit, self._clock()) and self._logs:
+            LOG.error("the store fails and is not asked for now, rules go without it: %s", worded)
 
     def _keep(self, delivery: Delivery, why: str, *, unsure: bool, broke: bool) -> None:
         now = delivery.now

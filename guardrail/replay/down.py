@@ -12,6 +12,9 @@ from guardrail.stores.links import Decide, Query
 class DownStore:
     """Fails every call, as a store that is down does."""
 
+    is_meant_to_fail = True
+    """Whether it need not be logged that it does."""
+
     def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
         """Fail; nothing was charged."""
         raise StoreError("down in this replay")

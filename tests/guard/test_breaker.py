@@ -214,3 +214,22 @@ def test_an_interrupt_in_a_probe_frees_its_place():
 
         driver.store.fault = None
         assert str(driver.decide(KNOWN).mode) == "normal"
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_that_a_store_is_asked_no_more_and_asked_again_is_logged_once(kind, caplog):
+    with Driver(kind, RULE) as driver:
+        driver.store.fault = DOWN
+        for _ in range(9):
+            driver.decide(KNOWN)
+        driver.clock.now += 2 * FIRST_PAUSE
+        driver.decide(KNOWN)  # a trial that fails is no news
+        logged = [record.getMessage() for record in caplog.records]
+        assert logged == [f"the store fails and is not asked for now, rules go without it: {DOWN}"]
+        driver.store.fault = None
+        driver.clock.now += 4 * LONGEST_PAUSE
+        for _ in range(3):
+            driver.decide(KNOWN)
+
+    logged = [record.getMessage() for record in caplog.records]
+    assert logged[1:] == ["the store answers again; it is asked"]
