@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
@@ -12,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardrail.engine import Engine, Plan
-from guardrail.engine.emit_inline import InlineEmitter, _Inline
+from guardrail.engine.emit_inline import InlineEmitter, Looked, _Inline
 from guardrail.engine.index import build_index
 from guardrail.engine.verbs import BY_BAN, CellSpec, Limit
 from guardrail.loading import load_text
-from guardrail.model.amounts import SECOND
+from guardrail.model.amounts import MINUTE, SECOND
 from guardrail.model.cells import TOP
 from guardrail.model.policy import PolicySet
 from guardrail.stores.cells import windowed_slots
 from tests.engine.policies import START, Request, models, policy_set, policy_sets
-from tests.engine.tracing import PACES, Subject, run, run_refunds, told
+from tests.engine.tracing import PACES, Subject, after, run, run_refunds, told
 
 SEEDS = st.integers(0, 2**32)
 
@@ -100,19 +101,32 @@ def test_a_refund_made_before_a_charge_does_not_bound_the_refund_of_that_charge(
         assert subject.decide(asked, START).limits[0].used == 200
 
 
-def found_by_two_facts() -> PolicySet:
+AMPLE = (
+    "concurrency: {max: 9, lease: 10m, key: account.id}",
+    "mode: shadow, budget: {tokens: 60, per: day, key: account.id}",
+    "budget: {tokens: 60, per: day, key: account.id}, over: {degrade: {x-over: a lot}}",
+    "rate: {tokens: 100k/minute, key: account.id}",
+)
+ESCALATED = "escalate: {after: 2, within: 1h, block_for: 10m}"
+TIGHT = (
+    "budget: {requests: 6, per: 1h, key: account.id}",
+    "mode: shadow, budget: {tokens: 200, per: 2d, key: account.id}",
+    f"rate: {{requests: 2/minute, burst: 3, key: account.id}}, {ESCALATED}",
+    f"mode: shadow, rate: {{requests: 1/minute, key: account.id}}, {ESCALATED}",
+    "concurrency: {max: 2, lease: 10m, key: account.id}",
+    "distinct: {count: account.id, max: 1, per: 1h, key: geo.country}, over: {degrade: {x-two: y}}",
+)
+
+
+def found_by_two_facts(
+    verbs: Sequence[str] = AMPLE, of_country: str = "budget: {tokens: 1M, per: week, KEY}"
+) -> PolicySet:
     """Return rules of which those found by `request.tools` are looked at by a function apart."""
     countries = "AE AF AG AI AL AM AO AR AT AU BA BB BD BE BF BG BH BI BJ".split()
-    verbs = [
-        "concurrency: {max: 9, lease: 10m, key: account.id}",
-        "mode: shadow, budget: {tokens: 60, per: day, key: account.id}",
-        "budget: {tokens: 60, per: day, key: account.id}, over: {degrade: {x-over: a lot}}",
-        "rate: {tokens: 100k/minute, key: account.id}",
-        *[f"budget: {{output_tokens: {n}M, per: {n}d, key: account.id}}" for n in range(1, 14)],
-    ]
-    rules = [f"when: {{request.tools: 1}}, unknown: skip, {verb}" for verb in verbs]
+    spare = [f"budget: {{output_tokens: {n}M, per: {n}d, key: account.id}}" for n in range(1, 14)]
+    rules = [f"when: {{request.tools: 1}}, unknown: skip, {verb}" for verb in (*verbs, *spare)]
     for country in countries:
-        budget = "budget: {tokens: 1M, per: week, key: geo.country}"
+        budget = of_country.replace("KEY", "key: geo.country")
         rules.append(f"when: {{geo.country: {country}}}, unknown: skip, {budget}")
     lines = "".join(f"  - {{id: r{n}, {rule}}}\n" for n, rule in enumerate(rules))
     return load_text(f"guardrail: 1\npolicy: two\nrules:\n{lines}")
@@ -135,6 +149,45 @@ def test_settlements_of_rules_found_by_two_facts_leave_what_the_three_steps_do()
             subject.guard.settle(decision, usage, now=START / SECOND + 1)
         assert fused.contents() == steps.contents()
     assert fused.fused_share == 1
+
+
+def run_apart(seed: int, length: int) -> Subject:
+    """Run requests that meet tight rules apart, and those of their country, both ways."""
+    policies = found_by_two_facts(TIGHT, "budget: {requests: 12, per: 2h, KEY}")
+    fused, steps = Subject(policies, fused=True), Subject(policies)
+    rng, now = Random(seed), START
+    for _ in range(length):
+        now += rng.choice((0, 0, SECOND, 9 * SECOND, MINUTE))
+        facts = {"account.id": rng.choice("ab"), "geo.country": "AE"}
+        asked = Request(
+            {**facts, "request.tools": rng.choice((1, 1, 1, 0))},
+            {"input_tokens": rng.randrange(60), "output_tokens": rng.randrange(60)},
+        )
+        assert told(fused.decide(asked, now)) == told(steps.decide(asked, now))
+        after(rng, now, fused, steps)
+        assert fused.contents() == steps.contents()
+    return fused
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_refuses_apart_leaves_what_the_three_steps_do(seed: int) -> None:
+    run_apart(seed, 40)
+
+
+def test_rules_apart_refuse_strike_and_ban_in_the_decisions_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: Counter[str] = Counter()
+    add = Looked.add
+
+    def counted(self: Looked, *found: Any) -> None:
+        judged, struck, left, refused, _ = found
+        seen.update(refused=refused, struck=bool(struck), left=bool(left), judged=bool(judged))
+        add(self, *found)
+
+    monkeypatch.setattr(Looked, "add", counted)
+    assert run_apart(0, 60).fused_share == 1
+    assert min(seen.values()) >= 5
 
 
 WARNED = """
