@@ -77,7 +77,7 @@ def test_rules_that_came_with_a_change_are_kept_warm_for_when_the_store_is_away(
     with Proxy(server.port) as proxy:
         before = Guard.from_policies(
             policies(100),
-            store=f"{proxy.uri}?deadline=50ms",
+            store=f"{proxy.uri}?deadline=250ms",
             hash_key=HASH_KEY,
             local_share=Fraction(1, 1),
             environ={},
