@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,6 +12,7 @@ from guardrail.analysis.demands import Demand, demands, unless_given_up
 from guardrail.analysis.formulas import EFFORT, Formula, every, leaf
 from guardrail.analysis.limits import OWN, limits_of, lint_limits
 from guardrail.analysis.space import Space
+from guardrail.analysis.splits import RANGES
 from guardrail.analysis.tiers import lint_tiers
 from guardrail.analysis.witnesses import possible
 from guardrail.engine import rule_facts
@@ -131,7 +133,9 @@ def _of_condition(space: Space, rule: Rule) -> Iterator[Diagnostic]:
         message = f"{what} can never be true"
         help = "correct it: no request has all of these values at once"
         if len(never) == 1:
-            help = f"correct it: `{text_of(never[0])}` can never be true"
+            help = f"correct it: `{text_of(never[0])}` can never be true{_range_of(never[0])}"
+        elif isinstance(rule.when, Comparison) and (ends := _range_of(rule.when)):
+            help = f"correct it{ends}"
         elif len(never) == 2:
             help = f"correct it: `{text_of(never[0])}` and `{text_of(never[1])}` exclude each other"
         if possible(space, [space.written(0, rule)]):
@@ -203,8 +207,17 @@ def _of_test(space: Space, test: Comparison, span: Span) -> Iterator[Diagnostic]
 
 
 def _never(part: Condition, span: Span) -> Diagnostic:
-    help = "correct it, or leave it out: no request is like this"
+    help = "correct it, or leave it out" + (_range_of(part) or ": no request is like this")
     return finding("GR201", f"`{text_of(part)}` can never be true", _place(part, span), help)
+
+
+def _range_of(part: Condition) -> str:
+    """Return what is to be said of the range of a fact that is tested, empty where it has none."""
+    if not isinstance(part, Comparison) or part.fact not in RANGES:
+        return ""
+    least, most = RANGES[part.fact]
+    ends = f"is {least} at least" if most == math.inf else f"goes from {least} to {most}"
+    return f": `{part.fact}` {ends}"
 
 
 def _can_be(space: Space, condition: Condition) -> bool:

@@ -18,7 +18,8 @@ NUMERIC = (FactType.INTEGER, FactType.NUMBER, FactType.DURATION, FactType.TIMEST
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-_RANGES = {"time.hour": (0, 23), "actor.accounts": (1, math.inf)}
+RANGES = {"time.hour": (0, 23), "actor.accounts": (1, math.inf)}
+"""The least and the most that facts can be whose type says less."""
 _PLAIN_ADDRESSES = ("192.0.2.1", "198.51.100.1", "203.0.113.1", "2001:db8::1")
 _EVERYWHERE: tuple[Network, ...] = (
     ipaddress.ip_network("0.0.0.0/0"),
@@ -28,7 +29,7 @@ _EVERYWHERE: tuple[Network, ...] = (
 
 def numbers(fact: Fact, boundaries: Iterable[float]) -> tuple[float, ...]:
     """Return each boundary, and a number between any two of them, below all and above all."""
-    low, high = _RANGES.get(fact.name, (-math.inf, math.inf))
+    low, high = RANGES.get(fact.name, (-math.inf, math.inf))
     if fact.type in (FactType.DURATION, FactType.TIMESTAMP):
         low = 0.0
     if fact.type is FactType.INTEGER:

@@ -76,6 +76,10 @@ rules:
          "`not (request.tools gt 1 or request.tools lte 1)` can never be true"),
         ("{use: low, geo.country: CU, account.org: {prefix: a, not: {prefix: a}}}", 7,
          "`account.org prefix a` and `not account.org prefix a` exclude each other"),
+        ("{time.hour: 24}", 7, "`time.hour` goes from 0 to 23"),
+        ("{actor.accounts: {lt: 1}}", 7, "`actor.accounts` is 1 at least"),
+        ("{time.hour: 24, account.id: a}", 7,
+         "`time.hour = 24` can never be true: `time.hour` goes from 0 to 23"),
     ],
 )  # fmt: skip
 def test_what_of_a_condition_never_holds_is_told_where_the_rule_stands(when, line, help):
@@ -87,6 +91,14 @@ def test_what_of_a_condition_never_holds_is_told_where_the_rule_stands(when, lin
 
     assert told.span.line == line
     assert told.help == f"correct it: {help}"
+
+
+def test_of_a_part_that_is_out_of_its_fact_s_range_the_range_is_told():
+    when = "{any: [{account.id: a}, {time.hour: {gte: 24}}]}"
+    text = f"rules:\n  - {{id: r, when: {when}, unknown: skip, block: {{}}}}\n"
+    (told,) = [one for one in analyse(load_text(HEAD + text), NOW) if one.code == "GR201"]
+
+    assert told.help == "correct it, or leave it out: `time.hour` goes from 0 to 23"
 
 
 @pytest.mark.parametrize(
