@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from guardrail import AsyncGuard, Guard
+from guardrail.http.dialects import Dialect
 from guardrail.http.enforcer import AsyncEnforcer, SyncEnforcer
 from guardrail.http.flow import (
     RELEASED,
@@ -22,6 +23,8 @@ from guardrail.http.flow import (
     Renew,
     Served,
     Settle,
+    plus,
+    reserved,
     settled,
 )
 from guardrail.http.request import Delay, Forward, Head, Request
@@ -437,3 +440,34 @@ def test_a_coroutine_that_is_closed_while_a_body_is_changed_gives_back_what_was_
     asyncio.run(run())
     assert held == [{"calls": 1, "places": 1}]
     assert one.held == NOTHING
+
+
+@pytest.mark.parametrize(("account", "holds"), [("good", True), ("bad", False)])
+def test_a_reservation_holds_what_is_admitted_and_nothing_of_what_is_refused(account, holds):
+    guard = Guard.from_policies(loaded(POLICY), environ={})
+    steps = reserved(
+        guard,
+        {"account.id": account},
+        {"requests": 1},
+        unavailable=frozenset(),
+        recorder=None,
+        dialect=Dialect.OTHER,
+        lease=9.0,
+        clock=MovableClock(),
+    )
+    asked: Any = next(steps)
+    with pytest.raises(StopIteration) as ended:
+        steps.send(guard.decide(asked.facts, asked.estimate))
+    reservation = ended.value.value
+
+    assert reservation.held is holds
+    assert (reservation.renewal(MovableClock().now + 5) is not None) is holds
+    assert len(list(reservation.settle(RELEASED))) == holds
+
+
+@pytest.mark.parametrize(
+    ("more", "total"), [(0, 5), (2, 7), (0.5, 5.5), (-1, -1), ("2", "2"), (None, None)]
+)
+def test_nothing_more_leaves_an_amount_as_it_is_and_no_amount_is_left_for_the_guard(more, total):
+    assert plus(5, more) == total
+    assert plus(5, True) is True

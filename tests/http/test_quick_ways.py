@@ -403,6 +403,13 @@ def read_one_by_one(meter):
     st.booleans(),
     st.booleans(),
 )
+@example(
+    # An event of two lines of data, and one of none: as many lines as two of one each.
+    UsageFormat.OPENAI_CHAT,
+    [(b"event: e\ndata: ", b'{"choices":\ndata: [], "usage": {"completion_tokens": 9}}', b"\n\n"),
+     (b"event: e", b"", b"\n\n")],
+    [], False, False,
+)  # fmt: skip
 @settings(max_examples=400)
 def test_events_read_together_come_to_the_same_as_one_by_one(kind, events, cuts, reasons, feeds):
     stream = b"".join(map(b"".join, events))
@@ -442,6 +449,32 @@ def test_what_streams_consist_of_is_read_together(kind, event, monkeypatch):
         meter.feed(b"event: e\ndata: " + json.dumps(event).encode() + b"\n\n")
 
     assert meter.usage() == {"output_tokens": 6}
+
+
+THOUGHT = {"type": "thinking_delta", "thinking": "a b"}
+MORE = {"text": "so it is said", "reasoning_content": "as it was thought"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "event"),
+    [
+        (UsageFormat.OPENAI_CHAT, {**PLAIN_CHUNK, **MORE}),
+        (UsageFormat.OPENAI_CHAT, {"choices": [{"delta": {"content": "a b", **MORE}}]}),
+        (UsageFormat.OPENAI_CHAT, {"choices": [{"delta": {"content": "a b"}, **MORE}]}),
+        (UsageFormat.ANTHROPIC, {**PLAIN_BLOCK, **MORE}),
+        (UsageFormat.ANTHROPIC, {**PLAIN_BLOCK, "delta": {**THOUGHT, **MORE}}),
+        (UsageFormat.OPENAI_RESPONSES, {**PLAIN_DELTA, **MORE}),
+    ],
+)
+def test_what_says_more_than_most_events_is_not_read_together_with_them(kind, event, monkeypatch):
+    taken = []
+    monkeypatch.setattr(Tally, "take_event", lambda _, event, **more: taken.append(event.text))
+    meter = Meter(kind, True)
+    meter.start(200, STREAM)
+    meter.feed(b"data: " + json.dumps(event).encode() + b"\n\n")
+    meter.usage()
+
+    assert [json.loads(text) for text in taken] == [event]
 
 
 def test_a_stream_that_waits_is_read_before_it_grows_long(monkeypatch):

@@ -103,6 +103,17 @@ def test_a_thousand_requests_on_known_pairs_ask_nothing_about_links(store):
     assert counted.asked == before + 1
 
 
+def test_who_turns_out_to_be_one_is_so_at_once_also_by_what_was_remembered_of_each(store):
+    guard = Guard.from_policies(policies(), store=store)
+    accounts = "abcd"
+    for facts in (*map(shown, accounts), *(shown(name, card="c") for name in accounts)):
+        guard.decide(facts, now=MONDAY)
+
+    later = [dict(guard.decide(shown(name), now=MONDAY + 1).obligations) for name in accounts]
+    assert later == [{"x-crowded": "yes"}] * len(accounts)
+    guard.close()
+
+
 def test_a_call_that_was_answered_too_late_counts_nothing_twice(store):
     side = InStore(Counted(store))
     one: Facts = {"account.id": "a", **CARD}
