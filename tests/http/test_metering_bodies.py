@@ -115,6 +115,31 @@ INCLUSION = [
         (10, 20, None, None),
     ),
     (
+        CHAT,  # Mistral, whose models hear: seconds of sound, the tokens of which the total tells
+        {
+            "prompt_tokens": 4,
+            "prompt_audio_seconds": 2,
+            "completion_tokens": 20,
+            "total_tokens": 30,
+        },
+        (10, 20, None, None),
+    ),
+    (
+        CHAT,  # no sound: what the total leaves is output
+        {
+            "prompt_tokens": 10,
+            "prompt_audio_seconds": None,
+            "completion_tokens": 5,
+            "total_tokens": 30,
+        },
+        (10, 20, None, None),
+    ),
+    (
+        UsageFormat.OPENAI_EMBEDDINGS,  # Cohere's of pictures
+        {"billed_units": {"images": 1, "image_tokens": 8, "text_tokens": 2}},
+        (10, 0, None, None),
+    ),
+    (
         CHAT,  # Perplexity, whose total leaves out citations and reasoning
         {
             "prompt_tokens": 3,

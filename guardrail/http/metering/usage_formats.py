@@ -4,7 +4,7 @@
 |---|---|---|---|---|
 | OpenAI chat, vLLM, SGLang, Mistral | `prompt_tokens` (has cached) | `completion_tokens` (has reasoning) | in details | in details |
 | xAI, some hosts | `prompt_tokens` | `completion_tokens` + reasoning, as `total_tokens` tells | in details | in details |
-| Mistral, Perplexity | `prompt_tokens` + connectors, citations | `completion_tokens` + reasoning | in details | `reasoning_tokens` |
+| Mistral, Perplexity | `prompt_tokens` + connectors, citations, sound as `total_tokens` tells | `completion_tokens` + reasoning | in details | `reasoning_tokens` |
 | OpenAI responses, media, realtime | `input_tokens` (has cached) | `output_tokens` (has reasoning) | in details | in details |
 | Anthropic | `input_tokens` + cache read + cache creation | `output_tokens` (has thinking) | cache read | in details |
 | Bedrock | `inputTokens` + cache read + cache write | `outputTokens` | cache read | |
@@ -43,6 +43,8 @@ _OUTPUT_DETAILS = (
     "output_token_details",
 )
 _FETCHED = ("connector_tokens", "citation_tokens")
+_READ_BY_COHERE = ("text_tokens", "image_tokens")
+_SOUND = "prompt_audio_seconds"
 _INPUTS = (
     "prompt_tokens",
     "input_tokens",
@@ -187,7 +189,8 @@ def _openai(usage: Mapping[str, object]) -> _Found:
         for name in ("tokens", "billed_units"):  # Cohere's
             inner = usage.get(name)
             if isinstance(inner, dict):
-                incoming = _larger(incoming, _most(inner, "input_tokens"))
+                read = _larger(_most(inner, "input_tokens"), _sum(inner, _READ_BY_COHERE))
+                incoming = _larger(incoming, read)
                 outgoing = _larger(outgoing, _most(inner, "output_tokens"))
         reasoning = _larger(
             _detail(usage, _OUTPUT_DETAILS, "reasoning_tokens"), _most(usage, "reasoning_tokens")
@@ -211,10 +214,11 @@ def _openai(usage: Mapping[str, object]) -> _Found:
             outgoing = max(outgoing, _parts(usage, _OUTPUT_DETAILS))
     total = _most(usage, "total_tokens")
     if total is not None:
-        if incoming is not None:
+        if outgoing is not None and (incoming is None or usage.get(_SOUND)):
+            # What Mistral's models hear is told in seconds, and in the total alone.
+            incoming = max(total - outgoing, incoming or 0)
+        elif incoming is not None:
             outgoing = max(total - incoming, outgoing or 0)
-        elif outgoing is not None:
-            incoming = max(total - outgoing, 0)
     return {
         "input_tokens": incoming,
         "output_tokens": outgoing,
