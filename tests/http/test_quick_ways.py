@@ -639,6 +639,28 @@ def test_what_nearly_all_chats_consist_of_is_read_the_quick_way(path, ascii_only
     assert long.problem is None
 
 
+PROFILE = "arn:aws:bedrock:us-east-1:1:application-inference-profile/p"
+
+
+@pytest.mark.parametrize("path", plain.PATHS)
+def test_every_pair_of_caps_with_every_count_and_role_is_read_the_quick_way_as_at_length(path):
+    read = 0
+    few, caps = (None, 0, 2), (None, 0, 3, 9, (1 << 53) - 1)
+    models = (None, "small", PROFILE)
+    for first, second, n, role, model in product(
+        caps, caps, few, ("system", "developer", "user"), models
+    ):
+        members = {"max_tokens": first, "max_completion_tokens": second, "n": n, "model": model}
+        stated = {name: value for name, value in members.items() if value is not None}
+        body = {"messages": [{"role": role, "content": "Be brief."}], **stated}
+        for document in (body, dict(reversed(body.items()))):
+            quick, long = ways(path, json.dumps(document).encode())
+            assert_alike(quick, long)
+            read += quick is not None
+
+    assert read >= 2 * len(caps) ** 2 * len(few) * 3 * 2  # all but those of a profile
+
+
 @pytest.mark.parametrize(
     ("once", "twice"),
     [
