@@ -203,8 +203,9 @@ class Connection:
         if fresh:
             space.check_reserve(transaction.lmdb, need, tables)
         transaction.write(changes)
-        now = min(transaction.now, self._believed())
-        self._expiry.remove_some(transaction.lmdb, tables, fresh, now)
+        self._expiry.remove_some(
+            transaction.lmdb, tables, fresh, lambda: min(transaction.now, self._believed())
+        )
         return self._copy_is_due(environment, transaction)
 
     def _believed(self) -> int:

@@ -38,7 +38,10 @@ as much as a record, since LMDB looks for such pages in a row."""
 
 def pages_for(changes: Sequence[Change]) -> int:
     """Return how many pages it takes at most to write these records."""
-    return OWN_PAGES + sum(RECORD_PAGES * (1 + len(data) // 2048) for _, data, *_ in changes)
+    records = 0
+    for _, data, _, _, _ in changes:
+        records += 1 + len(data) // 2048
+    return OWN_PAGES + RECORD_PAGES * records
 
 
 class Space:
@@ -113,9 +116,21 @@ class Expiry:
         self._idle = 0
 
     def remove_some(
-        self, transaction: lmdb.Transaction, tables: Tables, fresh: Sequence[Any], now: int
+        self,
+        transaction: lmdb.Transaction,
+        tables: Tables,
+        fresh: Sequence[Any],
+        believed: Callable[[], int],
     ) -> None:
-        """Remove a few records that may go; `fresh` has the table of each record just made."""
+        """Remove a few records that may go at the time that is `believed`.
+
+        `fresh` has the table of each record just made. Where there is none, only one transaction
+        in `IDLE_EVERY` looks at any.
+        """
+        if not fresh and (self._idle + 1) % IDLE_EVERY:
+            self._idle += 1
+            return
+        now = believed()
         _, *of_records = tables
         for table in of_records:
             count = min(CHECKED_PER_NEW * fresh.count(table), MOST_CHECKED)

@@ -185,6 +185,8 @@ class Epochs:
         self._namers = {naming.epoch: Namer(naming) for naming in namings}
         self._text: bytes | None = None
         self._table = Timetable(self._epochs[0])
+        # What `names` returns at any time, where the timetable names one epoch alone.
+        self._lasting: Names | None = None
 
     def start(self, text: bytes | None, now: int) -> bytes:
         """Return the timetable after this process has started; `text` is the recorded one.
@@ -204,12 +206,16 @@ class Epochs:
         Raises:
             StoreError: this process lacks a hash key or a layout.
         """
-        if text != self._text:
+        if text == self._text:
+            if self._lasting is not None:
+                return self._lasting
+        else:
             if text is None:
                 raise StoreError(f"`{self._path}` has lost its own record: is it ours?")
             table = Timetable.read(text)
-            self._namer(table.current)
-            self._text, self._table = text, table
+            names = Names(self._namer(table.current))
+            alone = table.upcoming is None and table.former is None
+            self._text, self._table, self._lasting = text, table, names if alone else None
         table, switched = self._table, None
         if table.upcoming is not None and now >= table.at:
             table = table.at_time(now)
@@ -444,6 +450,8 @@ class Transaction:
 
     def changes(self) -> list[Change]:
         """Return what is to be written."""
+        if not self.entries:
+            return self.written
         return self.written + [
             (
                 entry.name,
