@@ -12,7 +12,7 @@ import lmdb
 import pytest
 
 from guardrail.errors import SettingError, StoreError
-from guardrail.stores.lmdb import LmdbStore
+from guardrail.stores.lmdb import LmdbStore, locks
 from guardrail.stores.lmdb.locks import FileLock
 from tests.stores.workers import NOW, S, charge
 
@@ -22,6 +22,7 @@ EVERY = 60 * S
 
 FORKING = """
 import json, os, sys
+from guardrail.stores.lmdb import locks
 from guardrail.stores.lmdb.locks import FileLock
 from guardrail.stores.lmdb.store import LmdbStore
 from tests.stores.workers import charge
@@ -172,3 +173,36 @@ def test_a_file_that_is_damaged_at_run_time_is_told_and_the_next_start_restores(
     again = opened(tmp_path, boot="one")
     assert again.slots(COUNTER) == {0: 2}
     again.close()
+
+
+def test_a_lock_that_is_soon_free_is_had_without_a_sleep(tmp_path, monkeypatch):
+    holder, other = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
+    assert holder.attempt()
+    yields, sleeps = [], []
+
+    def let_go() -> None:
+        yields.append(1)
+        if len(yields) == 10:
+            holder.release()
+
+    monkeypatch.setattr(locks.os, "sched_yield", let_go)
+    monkeypatch.setattr(locks, "sleep", sleeps.append)
+    assert other.acquire(60.0)
+    assert (len(yields), sleeps) == (10, [])
+
+
+def test_a_lock_that_is_held_long_is_slept_on(tmp_path, monkeypatch):
+    holder, other = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
+    assert holder.attempt()
+    sleeps = []
+
+    def slept(seconds: float) -> None:
+        sleeps.append(seconds)
+        if len(sleeps) == 20:
+            holder.release()
+
+    monkeypatch.setattr(locks, "sleep", slept)
+    assert other.acquire(60.0)
+    assert len(sleeps) == 20
+    assert min(sleeps) > 0
+    assert max(sleeps) <= 1.5 * locks.LONGEST_PAUSE

@@ -317,7 +317,7 @@ def _admit(transaction: Transaction, form: Form) -> list[int] | None:
         cell: Any = cells[start : start + CELL]
         kind, charge, place, ttl, spill, _, _, floor, amount, _ = cell
         name = name_of(keys[place - 1])
-        if transaction.is_shared(keys[place - 1]):
+        if transaction.shared and transaction.is_shared(keys[place - 1]):
             name = transaction.followed(name)
         data: Any = get(name, None, known)
         if spill or (data is None and get(name, None, unknown) is not None):

@@ -13,7 +13,7 @@ with their expiry compare as expiries, so that `space` finds what may go without
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from struct import Struct
 from types import TracebackType
@@ -301,12 +301,12 @@ class Transaction:
         "_end",
         "_most_unknown",
         "_names",
-        "_shared",
         "entries",
         "lmdb",
         "member",
         "name",
         "now",
+        "shared",
         "tables",
         "written",
     )
@@ -318,7 +318,7 @@ class Transaction:
         names: Names,
         now: int,
         most_unknown: int,
-        shared: Container[str],
+        shared: Collection[str],
         end: End,
     ) -> None:
         """Start with nothing read.
@@ -334,7 +334,7 @@ class Transaction:
         self._names = names
         self.entries: dict[str, Entry] = {}
         self._most_unknown = most_unknown
-        self._shared = shared
+        self.shared = shared
         self._end = end
 
     def __enter__(self) -> Self:
@@ -390,7 +390,7 @@ class Transaction:
 
     def moved(self, key: str) -> bytes | None:
         """Return the name of the record that another's counter was moved to, None for none."""
-        if key[:IDENT_LENGTH] not in self._shared:
+        if key[:IDENT_LENGTH] not in self.shared:
             return None
         name = self.name(key)
         into = self.followed(name)
@@ -407,7 +407,7 @@ class Transaction:
 
     def is_shared(self, key: str) -> bool:
         """Tell whether a key's counter is one that accounts share."""
-        return key[:IDENT_LENGTH] in self._shared
+        return key[:IDENT_LENGTH] in self.shared
 
     def _read(self, key: str, kind: Kind, unknown: bool) -> Entry:
         get: Callable[..., Any] = self.lmdb.get
