@@ -116,6 +116,14 @@ def test_what_begins_or_compares_a_conversation_goes_on_with_none(members):
     assert request.estimate["input_tokens"] < 100
 
 
+def test_a_thread_that_is_begun_with_its_run_refers_to_an_assistant_alone():
+    thread = {"messages": [{"role": "user", "content": "hi there"}]}
+    begun = asked("/v1/threads/runs", {"assistant_id": "asst_1", "thread": thread})
+    bare = asked("/v1/threads/runs", {"assistant_id": "asst_1"})
+
+    assert begun.estimate["input_tokens"] - bare.estimate["input_tokens"] < 100
+
+
 def test_a_batch_by_file_and_a_part_of_an_upload_may_hold_tools():
     headers, part = form(("data", b"{}" * 99))
 

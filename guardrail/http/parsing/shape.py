@@ -302,7 +302,8 @@ def _refers(members: Mapping[str, object], name: str) -> bool:
     """Whether a member refers to something that is stored; a conversation may be of none."""
     value = members.get(name)
     if name == "thread":
-        return isinstance(value, dict) and value.get("type") != "create"
+        # One of an assistant's that is begun here has no type, and its messages are in it.
+        return isinstance(value, dict) and value.get("type") not in (None, "create")
     return value is not None and not (name == "conversation" and value in _NO_CONVERSATION)
 
 
