@@ -178,14 +178,15 @@ def test_a_file_that_is_damaged_at_run_time_is_told_and_the_next_start_restores(
 def test_a_lock_that_is_soon_free_is_had_without_a_sleep(tmp_path, monkeypatch):
     holder, other = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
     assert holder.attempt()
-    yields, sleeps = [], []
+    yields: list[int] = []
+    sleeps: list[float] = []
 
     def let_go() -> None:
         yields.append(1)
         if len(yields) == 10:
             holder.release()
 
-    monkeypatch.setattr(locks.os, "sched_yield", let_go)
+    monkeypatch.setattr("os.sched_yield", let_go)
     monkeypatch.setattr(locks, "sleep", sleeps.append)
     assert other.acquire(60.0)
     assert (len(yields), sleeps) == (10, [])
@@ -194,7 +195,7 @@ def test_a_lock_that_is_soon_free_is_had_without_a_sleep(tmp_path, monkeypatch):
 def test_a_lock_that_is_held_long_is_slept_on(tmp_path, monkeypatch):
     holder, other = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
     assert holder.attempt()
-    sleeps = []
+    sleeps: list[float] = []
 
     def slept(seconds: float) -> None:
         sleeps.append(seconds)
