@@ -92,7 +92,7 @@ def used(guard: Guard, clock: MovableClock) -> float:
 
 def test_settlements_wait_while_the_server_is_away_and_arrive_when_it_is_back():
     clock = MovableClock("2026-01-05T12:00:00Z")
-    with Server() as server, guard_of(server.uri, "deny", clock) as guard:
+    with Server() as server, guard_of(server.uri, "deny", clock, "1s") as guard:
         eventually(lambda: normal(guard, clock))
         decisions = [guard.decide(FACTS, TOKENS) for _ in range(5)]
         assert all(decision.mode.value == "normal" for decision in decisions)
@@ -108,8 +108,8 @@ def test_settlements_wait_while_the_server_is_away_and_arrive_when_it_is_back():
 
 def test_a_worker_a_day_ahead_harms_nobody():
     server = SERVERS.empty("valkey 9")
-    ahead = guard_of(server.uri, "deny", lambda: time.time() + 86400)
-    right = guard_of(server.uri, "deny")
+    ahead = guard_of(server.uri, "deny", lambda: time.time() + 86400, "20s")
+    right = guard_of(server.uri, "deny", deadline="20s")
     with ahead, right:
         # The store's own clock is the host's: here it is the guard's that is wrong.
         decisions = [ahead.decide(FACTS, TOKENS) for _ in range(3)]
