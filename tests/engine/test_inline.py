@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -14,13 +15,15 @@ from hypothesis import strategies as st
 
 from guardrail.engine import Engine, Plan
 from guardrail.engine.emit_inline import InlineEmitter, Looked, _Inline
-from guardrail.engine.index import build_index
+from guardrail.engine.index import AT_ONCE, build_index
 from guardrail.engine.verbs import BY_BAN, CellSpec, Limit
+from guardrail.guard import Guard
 from guardrail.loading import load_text
 from guardrail.model.amounts import MINUTE, SECOND
 from guardrail.model.cells import TOP
 from guardrail.model.policy import PolicySet
 from guardrail.stores.cells import windowed_slots
+from guardrail.testing import guard_of
 from tests.engine.policies import START, Request, models, policy_set, policy_sets
 from tests.engine.tracing import PACES, Subject, after, run, run_refunds, told
 
@@ -336,3 +339,68 @@ def test_a_moment_is_fused_to_the_same_microsecond_as_it_is_stepped() -> None:
         now = START + SECOND + part
 
         assert left.decide(asked, now).case.now == right.decide(asked, now).case.now == now
+
+
+STEPPED = """
+guardrail: 1
+policy: stepped
+models: {large: {weaker: small}, small: {}}
+rules:
+  - id: day
+    when: always
+    budget: {requests: 100, per: day, key: account.id}
+    steps: [{at: PERCENT%, degrade: {model: small}}]
+"""
+
+
+@pytest.mark.parametrize("percent", [98, 99, 100])
+def test_a_step_is_reached_in_one_pass_at_just_its_percent(percent: int) -> None:
+    guard = guard_of(STEPPED.replace("PERCENT", str(percent)))
+    asked = {"account.id": "a", "request.model": "large"}
+
+    effects = [str(guard.decide(asked).effect) for _ in range(101)]
+
+    assert effects.index("degrade") == percent
+
+
+@pytest.mark.parametrize("kind", ["memory", "lmdb"])
+def test_rules_found_apart_refuse_the_first_request_that_they_are_made_for(
+    tmp_path: Path, kind: str
+) -> None:
+    # So many values that their functions are made as requests come.
+    values = range(AT_ONCE + 8)
+    rules = [
+        f"  - {{id: {name}-{value}, when: {{{fact}: {name}{value}}}, unknown: skip, block: {{}}}}"
+        for name, fact in (("o", "account.org"), ("m", "request.model"))
+        for value in values
+    ]
+    text = "\n".join(["guardrail: 1", "policy: apart", "rules:", *rules])
+    store = "memory://" if kind == "memory" else f"lmdb://{tmp_path}"
+
+    with Guard.from_policies(load_text(text), store=store, environ={}) as guard:
+        for value in values:
+            for name, fact in (("o", "account.org"), ("m", "request.model")):
+                decision = guard.decide({"account.id": "a", fact: f"{name}{value}"})
+                assert decision.rule == f"{name}-{value}"
+
+
+NEW = "2026-01-04T12:00:00Z"
+ODD = """
+guardrail: 1
+policy: odd
+conditions: {known: {account.age: {gte: 60d}}}
+links: {trusted: {use: known}, strong: [payment.fingerprint]}
+rules:
+  - {id: tools, when: {request.tools: {gt: 9}}, unknown: skip, block: {}}
+  - {id: shared, when: always, budget: {requests: 3, per: day, key: actor.id}}
+"""
+
+
+def test_a_request_that_is_too_odd_for_one_pass_is_counted_for_whom_its_account_acts_as() -> None:
+    guard = guard_of(ODD)
+
+    def effect(account: str) -> str:
+        odd = {"request.tools": "many", "payment.fingerprint": "card"}
+        return str(guard.decide({"account.id": account, "account.created": NEW, **odd}).effect)
+
+    assert [effect(account) for account in "abab"] == ["allow"] * 3 + ["throttle"]
