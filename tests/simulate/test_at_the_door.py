@@ -156,9 +156,8 @@ class Both:
     def decide(self, facts: Mapping[str, Any], usage: Mapping[str, int], *, now: float) -> Decision:
         """Have requests decided on, one by one; return the first refusal, or the last decision."""
         count = usage["requests"]
-        into, out = (
-            max(1, min(usage[unit] // count, 4000)) for unit in ("input_tokens", "output_tokens")
-        )
+        used = usage["input_tokens"], usage["output_tokens"]
+        into, out = (max(1, min(tokens // count, LONGEST)) for tokens in used)
         for _ in range(min(count, AT_ONCE)):
             decision = self._one(facts, into, out, now)
             if decision.effect >= Effect.THROTTLE:
