@@ -33,25 +33,34 @@ class Everything:
 
     def components(self, today: int) -> dict[int, frozenset[int]]:
         """Return for each account the accounts it hangs together with."""
-        near: defaultdict[int, set[int]] = defaultdict(set)
-        for (account, value), expiry in self.edges.items():
-            if expiry >= today:
-                near[account].add(value)
-                near[value].add(account)
+        near = self._near(today)
         found: dict[int, frozenset[int]] = {}
         for start in near:
             if start >= 1000 or start in found:
                 continue
-            seen, left = {start}, [start]
-            while left:
-                for other in near[left.pop()]:
-                    if other not in seen:
-                        seen.add(other)
-                        left.append(other)
-            accounts = frozenset(name for name in seen if name < 1000)
+            accounts = frozenset(name for name in self.reached(start, today) if name < 1000)
             for account in accounts:
                 found[account] = accounts
         return found
+
+    def reached(self, start: int, until: int) -> set[int]:
+        """Return the names reached from one by edges that last until a day."""
+        near = self._near(until)
+        seen, left = {start}, [start]
+        while left:
+            for other in near[left.pop()]:
+                if other not in seen:
+                    seen.add(other)
+                    left.append(other)
+        return seen
+
+    def _near(self, until: int) -> defaultdict[int, set[int]]:
+        near: defaultdict[int, set[int]] = defaultdict(set)
+        for (account, value), expiry in self.edges.items():
+            if expiry >= until:
+                near[account].add(value)
+                near[value].add(account)
+        return near
 
 
 def forest_components(forest: Forest, accounts: set[int], today: int) -> dict[int, frozenset[int]]:
@@ -104,6 +113,11 @@ def history(seed: int, steps: int, accounts: int, values: int) -> None:
         forest.tidy()
         told = forest_components(forest, set(wanted), today)
         assert told == wanted, (seed, step)
+        rows = {forest.index.get(1000 + at, NOBODY): 1000 + at for at in range(values)}
+        rows.pop(NOBODY, None)
+        until = today + dice.randrange(max(LENGTHS) + 1)
+        held = {rows[found] for found in forest.held(row, rows, until)}
+        assert held == oracle.reached(account, until) & set(rows.values()), (seed, step)
 
 
 @pytest.mark.parametrize("seed", range(60))
