@@ -151,6 +151,21 @@ def test_a_copy_is_due_after_a_while_by_a_clock_that_may_go_back(tmp_path, steps
     store.close()
 
 
+def test_a_process_that_starts_copies_nothing_that_another_has_just_copied(tmp_path):
+    first = opened(tmp_path)
+    charge(first, COUNTER, now=NOW)
+    first.close()
+    store = opened(tmp_path)
+    made = []
+    with store.connection.read():
+        store.connection._environment.copier.start = lambda env: made.append(env)
+    charge(store, COUNTER, now=NOW + 30 * S)
+    assert not made
+    charge(store, COUNTER, now=NOW + 61 * S)
+    assert len(made) == 1
+    store.close()
+
+
 @pytest.mark.parametrize("torn", [lmdb.CorruptedError, lmdb.PageNotFoundError])
 def test_a_file_that_is_damaged_at_run_time_is_told_and_the_next_start_restores(
     tmp_path, torn, monkeypatch
