@@ -13,6 +13,8 @@ from guardrail.model.amounts import DAY, HOUR
 from guardrail.model.cells import Charge, Member
 from guardrail.stores.lmdb import LmdbStore
 from guardrail.stores.lmdb.recovery import Files
+from guardrail.stores.lmdb.transaction import Epochs
+from guardrail.stores.naming import Naming, Timetable
 from tests.stores.workers import NOW, FailedError, S, Worker, charge
 
 OLD, NEW = b"the old key, long enough", b"the new key, long enough"
@@ -161,3 +163,23 @@ def test_no_identifier_is_in_the_files(tmp_path):
 
     with (tmp_path / "counters.mdb").open("rb") as file:
         assert b"visible" not in file.read(1 << 22)
+
+
+def test_records_under_former_names_are_looked_for_as_long_as_they_may_be_needed(tmp_path):
+    new, old = (Naming(secret, 1).epoch for secret in (b"n" * 32, b"o" * 32))
+    epochs = Epochs((b"n" * 32, b"o" * 32), (1,), 60 * S, tmp_path)
+    alone = Timetable(new).text().encode()
+    rolled = Timetable(new, former=old, until=NOW + 9 * S).text().encode()
+    ahead = Timetable(old, upcoming=new, at=NOW + 5 * S).text().encode()
+
+    def epochs_at(text: bytes, seconds: int) -> tuple[object, object]:
+        names = epochs.names(text, NOW + seconds * S)
+        former = None if names.former is None else names.former.naming.epoch
+        return names.current.naming.epoch, former
+
+    for _ in range(2):
+        assert epochs_at(alone, 0) == (new, None)
+        assert [epochs_at(rolled, at) for at in (0, 1, 8)] == [(new, old)] * 3
+        assert [epochs_at(rolled, at) for at in (9, 10)] == [(new, None)] * 2
+        assert [epochs_at(ahead, at) for at in (0, 4)] == [(old, None)] * 2
+        assert [epochs_at(ahead, at) for at in (5, 6)] == [(new, old)] * 2
