@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from guardrail.stores.links import NAME, Changes, Query
+from guardrail.stores.links import NAME, Changes, Decide, Found, Query
 from guardrail.stores.lmdb import LmdbStore
 from tests.cells.redis_stores import SERVERS, redis_store
 from tests.links.sharing import found, requests, serve, tied
@@ -81,17 +81,20 @@ def test_a_process_that_is_killed_leaves_links_and_counters_whole(place, seed):
 def test_what_is_due_of_one_namespace_is_not_due_of_another(tmp_path):
     store = LmdbStore(tmp_path)
     spaces, names = (b"a" * 8, b"b" * 8), (b"1" * NAME, b"2" * NAME)
+
+    def writing(name: bytes) -> Decide:
+        return lambda found: Changes({}, {}, {name: (0, 5)}, (), (), {})
+
     for space, name in zip(spaces, names, strict=True):
-        day = Changes({}, {}, {name: (0, 5)}, (), (), {})
-        assert store.linked(Query(space), lambda found, day=day: day, 0)
+        assert store.linked(Query(space), writing(name), 0)
+    seen: list[dict[bytes, int]] = []
 
-    def due(space: bytes) -> dict[bytes, int]:
-        seen: list[Any] = []
-        nothing = Changes({}, {}, {}, (), (), {})
-        assert store.linked(
-            Query(space, before=9, most=8), lambda found: seen.append(found.due) or nothing, 0
-        )
-        return dict(seen[0])
+    def look(found: Found) -> Changes:
+        seen.append(dict(found.due))
+        return Changes({}, {}, {}, (), (), {})
 
-    assert [due(space) for space in spaces] == [{names[0]: 5}, {names[1]: 5}]
+    for space in spaces:
+        assert store.linked(Query(space, before=9, most=8), look, 0)
+
+    assert seen == [{names[0]: 5}, {names[1]: 5}]
     store.close()
