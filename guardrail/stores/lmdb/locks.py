@@ -47,14 +47,14 @@ class FileLock:
             return True
         until = monotonic() + seconds
         for pause in pauses():
-            if self.attempt():
-                return True
             if monotonic() > until:
                 break
             if pause:
                 sleep(pause)
             else:
                 os.sched_yield()
+            if self.attempt():
+                return True
         return False
 
     def release(self) -> None:
