@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from guardrail.cli.figures import columns, length, moment
 from guardrail.cli.inert import padded, shortened, width, wrapped
 from guardrail.engine import (
+    NEVER_FITS,
     Answered,
     BandStory,
     ConditionStory,
@@ -57,7 +58,7 @@ def rule_lines(
         row
         for story in told.rules
         if only is None or story.rule in only
-        for row in _rule_rows(story, by_id[story.rule])
+        for row in _rule_rows(story, by_id[story.rule], told)
     ]
     # What stands alone in its line may be longer than the column of tests.
     tests = max((width(text) for _, _, text, answer in rows if answer), default=0)
@@ -93,7 +94,7 @@ def after_lines(told: Explanation) -> Iterator[tuple[str, str]]:
         yield "data        ", shortened(source, 160)
 
 
-def _rule_rows(story: RuleStory, rule: Rule) -> Iterator[Row]:
+def _rule_rows(story: RuleStory, rule: Rule, told: Explanation) -> Iterator[Row]:
     name, word = shortened(story.rule, 48), _standing(story)
     tests = list(_condition_cells(story.condition))
     if story.exemption is not None:
@@ -116,6 +117,8 @@ def _rule_rows(story: RuleStory, rule: Rule) -> Iterator[Row]:
         yield from (("", "steps", text, "") for text in _steps(status, rule))
     if story.effect is not None:
         yield "", "asks for", _asked(story), ""
+        if told.rule == story.rule and told.reason == NEVER_FITS and told.message:
+            yield "", "", shortened(told.message, 160), ""
         for name, text in rule.about.lines().items():
             yield "", name, shortened(text, 160), ""
 

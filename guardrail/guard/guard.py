@@ -182,7 +182,10 @@ class Guard(BaseGuard[Store]):
         except BaseException:
             supervisor.abandoned(permit)
             raise
-        return supervisor.replied(plan, permit, reply)
+        decision = supervisor.replied(plan, permit, reply)
+        if supervisor.keeps_from(decision):
+            self._send(supervisor.leftovers(plan.now))
+        return decision
 
     def _send(self, delivery: Delivery | None) -> bool:
         """Send corrections, if there are any; tell whether they arrived."""
@@ -289,7 +292,10 @@ class AsyncGuard(BaseGuard[Store | AsyncStore]):
         except BaseException:
             supervisor.abandoned(permit)
             raise
-        return supervisor.replied(plan, permit, reply)
+        decision = supervisor.replied(plan, permit, reply)
+        if supervisor.keeps_from(decision):
+            await self._send(supervisor.leftovers(plan.now))
+        return decision
 
     async def settle(
         self,

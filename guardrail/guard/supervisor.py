@@ -296,6 +296,10 @@ class Supervisor:
         every = [*(entry.correction for entry in older), *corrections] if older else corrections
         return Delivery(permit, every, older, corrections, now, decision)
 
+    def keeps_from(self, decision: Decision) -> bool:
+        """Tell whether what waits may be what a refused request lacks: nobody would settle it."""
+        return len(self._backlog) > 0 and not decision.allowed
+
     def leftovers(self, now: int) -> Delivery | None:
         """Return some of what waits, to be sent by itself; None if nothing does, or not now."""
         permit = self.permit() if len(self._backlog) else None

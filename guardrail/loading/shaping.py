@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import typing
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -251,11 +252,25 @@ def _as_wanted(wanted: str, node: Node, path: Path) -> str | None:
     if wanted == "`true` or `false`":
         return boolean(text)
     if wanted == "a whole number":
-        digits = re.match(r"\d{1,15}", text)
-        return f"write `{digits[0]}`" if digits else f"such as `{key}: 10`" if key else None
+        return _whole(text) or (f"such as `{key}: 10`" if key else None)
     if wanted == "a list" and key:
         return f"write `{key}: [{text}]`" if len(text) < 40 else f"write `{key}: […]`"
     return foreign.map_of(key, node) if wanted == "a map" and key else None
+
+
+def _whole(text: str) -> str | None:
+    """Return how to write the whole number that a text means, None where it means none."""
+    thousands = r"[.]" if re.fullmatch(r"\d{1,3}(\.\d{3})+", text) else r"[,_' ]"
+    joined = re.sub(rf"(?<=\d){thousands}(?=\d{{3}}(\D|$))", "", text.strip())
+    found = re.match(r"(\d+(?:\.\d+)?) ?([kKmMgG])?(?![\w.,])", joined)
+    if found is None:
+        return None
+    number = Decimal(found[1]) * _TIMES[(found[2] or "").lower()]
+    whole = number.to_integral_value()
+    return f"write `{whole:f}`" if number == whole else None
+
+
+_TIMES = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
 
 
 def _bound(limits: Mapping[str, Any]) -> str:

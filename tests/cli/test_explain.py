@@ -97,3 +97,21 @@ def test_tokens_are_written_as_in_policies(run, folder):
     amounts = json.loads(run(*asked, "--tokens", "1.5k").out)["amounts"]
 
     assert amounts["cost_usd"] == 1500 + 100
+
+
+def test_a_request_that_can_never_fit_is_told_by_how_much(run, folder):
+    (folder / "p.yaml").write_text(
+        "guardrail: 1\npolicy: p\nrules:\n"
+        "  - {id: pace, when: always, rate: {input_tokens: 2M/hour, burst: 500k, key: account.id}}\n"
+        "  - {id: day, when: always, budget: {tokens: 5M, per: day, key: account.id}}\n"
+        "tests:\n"
+        "  - {name: large, facts: {account.id: a1}, steps: [{tokens: 9.9M, expect: allow}]}\n",
+        "utf-8",
+    )
+    told = "it asks for 9,900,000 input_tokens at once and at most 500,000 fit; ask for less"
+    explained = run(
+        "explain", "p.yaml", "--request", '{"account.id": "a1"}', "--tokens", "9.9M"
+    ).out
+
+    assert " ".join(explained.split()).count(told) == 1
+    assert told in " ".join(run("test", "p.yaml").out.split())

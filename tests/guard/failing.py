@@ -37,7 +37,8 @@ LOST = StoreError("no reply", unsure=True)
 class ScriptedStore:
     """Counts in memory, but fails while `fault` is set.
 
-    With `applied` a failing call is applied before it fails, as when its reply is lost.
+    With `applied` a failing call is applied before it fails, as when its reply is lost. While it
+    `settles` not, corrections fail alone.
     `asked` and `sent` record what every call carried, failed ones included.
     """
 
@@ -45,6 +46,7 @@ class ScriptedStore:
         self.inner = MemoryStore()
         self.fault: BaseException | None = None
         self.applied = False
+        self.settles = True
         self.asked: list[Sequence[Cell]] = []
         self.sent: list[list[Correction]] = []
         self.closed = 0
@@ -59,6 +61,8 @@ class ScriptedStore:
 
     def settle(self, corrections: Sequence[Correction], now: int) -> None:
         self.sent.append(list(corrections))
+        if not self.settles:
+            raise DOWN
         if self.fault is None or self.applied:
             self.inner.settle(corrections, now)
         if self.fault is not None:

@@ -127,6 +127,38 @@ def test_a_settlement_waits_for_the_store_and_goes_with_a_later_one(kind):
         assert len(driver.store.sent) == 2
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "{id: f, when: always, concurrency: {max: 1, lease: 1h, key: global}}",
+        "{id: d, when: always, budget: {tokens: 100, per: day, key: account.id}}",
+        "{id: r, when: always, rate: {tokens: 1/minute, burst: 100, key: account.id}}",
+    ],
+    ids=["a place", "a budget", "a rate"],
+)
+def test_what_waits_is_delivered_where_nobody_is_served_for_lack_of_it(kind, rule):
+    with Driver(kind, f"  - {rule}\n") as driver:
+        first = driver.decide(KNOWN, {"tokens": 100})
+        driver.store.fault = DOWN
+        driver.settle(first, {"tokens": 10})
+        driver.store.fault = None
+
+        assert not driver.decide(KNOWN, {"tokens": 50}).allowed
+        assert driver.health.queued == 0
+        assert driver.decide(KNOWN, {"tokens": 50}).allowed
+
+
+def test_a_refusal_stands_though_what_waits_cannot_be_delivered_either(kind):
+    with Driver(kind, "  - {id: f, when: always, concurrency: {max: 1, key: global}}\n") as driver:
+        first = driver.decide(KNOWN, {"tokens": 1})
+        driver.store.fault = DOWN
+        driver.settle(first)
+        driver.store.fault, driver.store.settles = None, False
+
+        refused = driver.decide(KNOWN, {"tokens": 1})
+        assert (refused.rule, refused.errors, driver.health.queued) == ("f", (), 1)
+
+
 def test_what_waits_is_delivered_at_the_end(kind):
     with Driver(kind, DAILY + FLIGHT) as driver:
         decisions = [driver.decide(KNOWN, {"tokens": 100}) for _ in range(150)]

@@ -195,6 +195,29 @@ def test_figures_include_what_their_vendor_says_they_include(usage_format, usage
     assert tuple(figures.get(unit) for unit in UNITS) == expected
 
 
+@pytest.mark.parametrize("reasoning", [0, 40], ids=["", "reasoning beside"])
+@pytest.mark.parametrize(("read", "written"), [(900, 0), (0, 400), (900, 400), (5_000, 300)])
+@pytest.mark.parametrize("prompt", [10, 1_000])
+def test_what_is_cached_beside_the_prompt_is_input_where_the_total_tells(
+    prompt, read, written, reasoning
+):
+    details = {"prompt_tokens_details": {"cached_tokens": read, "cache_write_tokens": written}}
+    own = {"cache_read_input_tokens": read, "cache_creation_input_tokens": written}
+    told = {
+        "prompt_tokens": prompt,
+        "completion_tokens": 5,
+        "completion_tokens_details": {"reasoning_tokens": reasoning},
+        "total_tokens": prompt + 5 + reasoning + read + written,
+    }
+
+    for cached in (details, own, {**details, **own}):
+        figures = figures_of({**told, **cached}, CHAT)
+        assert figures["input_tokens"] == prompt + read + written
+        assert figures["output_tokens"] == 5 + reasoning
+        within = figures_of({**told, **cached, "total_tokens": prompt + 5 + reasoning}, CHAT)
+        assert within["output_tokens"] == 5 + reasoning
+
+
 @pytest.mark.parametrize(
     ("usage_format", "name"),
     [

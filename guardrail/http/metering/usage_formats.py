@@ -182,6 +182,7 @@ def _is_lower(value: object, before: object) -> bool:
 def _openai(usage: Mapping[str, object]) -> _Found:
     incoming = _most(usage, *_INPUTS)
     outgoing = _most(usage, *_OUTPUTS)
+    total = _most(usage, "total_tokens")
     reasoning = cached = None
     if not usage.keys() <= _PLAIN:
         if incoming is not None:
@@ -200,7 +201,11 @@ def _openai(usage: Mapping[str, object]) -> _Found:
             cached = _most(usage, "cached_tokens", "prompt_cache_hit_tokens")
         beside = _sum(usage, ("cache_read_input_tokens", "cache_creation_input_tokens"))
         if incoming is not None:
-            if (cached or 0) > incoming:
+            left = 0 if total is None or outgoing is None else total - incoming - outgoing
+            aside = _aside(left, reasoning or 0, (beside, cached, (cached or 0) + _written(usage)))
+            if aside:
+                incoming += aside
+            elif (cached or 0) > incoming:
                 incoming += cached or 0  # more is cached than there is: it stands beside
             elif (beside or 0) > incoming:
                 incoming += beside or 0
@@ -225,6 +230,24 @@ def _openai(usage: Mapping[str, object]) -> _Found:
         "cached_input_tokens": cached,
         "reasoning_tokens": reasoning,
     }
+
+
+def _aside(left: int, reasoning: int, cached: Iterable[int | None]) -> int:
+    """Return what is cached beside the prompt, if a total leaves just that.
+
+    `left` is what it leaves beyond prompt and completion, beside which reasoning may stand as well.
+    """
+    if left in (0, reasoning):
+        return 0
+    return next((part for part in cached if part and left in (part, part + reasoning)), 0)
+
+
+def _written(usage: Mapping[str, object]) -> int:
+    """Return how many tokens were written to a cache."""
+    told = _most(usage, "cache_creation_input_tokens")
+    for name in ("cache_creation_tokens", "cache_write_tokens"):
+        told = _larger(told, _detail(usage, _INPUT_DETAILS, name))
+    return told or 0
 
 
 def _anthropic(usage: Mapping[str, object]) -> _Found:

@@ -177,6 +177,7 @@ class Pool:
         self._retired = 0.0
         self._connecting = self._closed = False
         self._problem: StoreError | None = None
+        self._before: str | None = None
 
     def ask(self, commands: Sequence[bytes], call: Call, until: float) -> object:
         """Send packed commands; return the reply to the last, also if it is an error.
@@ -256,7 +257,7 @@ class Pool:
                 finally:
                     self._waiting -= 1
                 if not came and not self._idle:
-                    raise unconnected(self.where, self._deadline)
+                    raise unconnected(self.where, self._deadline, self._before)
                 if self._problem is not None and not self._idle:
                     raise self._problem
 
@@ -313,6 +314,7 @@ class Pool:
         with self._lock:
             self._connecting = False
             self._problem = problem
+            self._before = None if problem is None else str(problem)
             unwanted = connection if self._closed else None
             if connection is not None and unwanted is None:
                 self._idle.append(connection)

@@ -84,6 +84,10 @@ def unasked(where: str) -> StoreError:
     return StoreError(f"no time was left to ask {where}")
 
 
-def unconnected(where: str, deadline: float) -> StoreError:
-    """Return our error for a connection that was not there in time; nothing was sent."""
-    return StoreError(f"{where} was not connected within {deadline * 1000:.0f} ms")
+def unconnected(where: str, deadline: float, before: str | None) -> StoreError:
+    """Return our error for a connection that was not there in time; nothing was sent.
+
+    What the attempt `before` this one failed of is most likely why.
+    """
+    problem = f"{where} was not connected within {deadline * 1000:.0f} ms"
+    return StoreError(problem if before is None else f"{problem}; before that, {before}")

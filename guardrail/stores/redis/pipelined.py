@@ -176,6 +176,7 @@ class PipelinedConnection:
         self._heard = 0.0
         self._doubted = False
         self._opening: asyncio.Task[None] | None = None
+        self._before: str | None = None
         self._leaving = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -238,17 +239,25 @@ class PipelinedConnection:
     async def _connected(self, until: float) -> None:
         if self._opening is None:
             self._opening = self._loop.create_task(self._open())
-            # Whoever waits hears of a failure; nobody may wait any more by then.
-            self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self._opening.add_done_callback(self._tried)
         opening = self._opening
         await asyncio.wait((opening,), timeout=until - self._loop.time())
         if not opening.done():
-            raise unconnected(self.where, self._deadline)
-        problem = None if opening.cancelled() else opening.exception()
-        if isinstance(problem, StoreError):
-            raise problem
+            raise unconnected(self.where, self._deadline, self._before)
+        problem = self._failure(opening)
         if problem is not None:
-            raise unreachable(problem, self.where) from problem
+            raise problem
+
+    def _tried(self, opening: asyncio.Task[None]) -> None:
+        """Keep why a connection could not be opened: nobody may wait for it any more."""
+        problem = self._failure(opening)
+        self._before = None if problem is None else str(problem)
+
+    def _failure(self, opening: asyncio.Task[None]) -> StoreError | None:
+        problem = None if opening.cancelled() else opening.exception()
+        if problem is None or isinstance(problem, StoreError):
+            return problem
+        return unreachable(problem, self.where)
 
     async def _open(self) -> None:
         try:

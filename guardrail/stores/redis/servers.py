@@ -316,6 +316,8 @@ class Servers(ABC, Generic[C]):
             kind = library.connections.Connection
             if address.tls:
                 kind = library.connections.SSLConnection
+                # Before version 6, redis-py takes a certificate for any name.
+                settings["ssl_check_hostname"] = True
             connection = kind(host=place.host, port=place.port, socket_keepalive=True, **settings)
         yield connection.connect, ()
         return self.adopt(connection)

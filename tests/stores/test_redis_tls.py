@@ -1,0 +1,180 @@
+"""By which certificates a store believes that a server is the one it asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import threading
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from redis import connection as blocking
+from redis.asyncio import connection as awaited
+
+from tests.cells.awaited import Awaited
+from tests.cells.redis_stores import SERVERS, redis_store
+from tests.stores.deciding import decide, failing
+
+HERE = x509.IPAddress(ip_address("127.0.0.1"))
+
+
+class Authority:
+    """Signs certificates, written into a folder with their keys."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "authority")])
+        self.file = self.write("authority", self.key, self.name, x509.BasicConstraints(True, None))
+
+    def write(self, name, key, subject, extension, *, days=1):
+        today = datetime.now(UTC)
+        made = (
+            x509.CertificateBuilder(self.name, subject, key.public_key(), 1)
+            .not_valid_before(today - timedelta(days=9))
+            .not_valid_after(today + timedelta(days=days))
+            .add_extension(extension, critical=True)
+            .sign(self.key, hashes.SHA256())
+        )
+        secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        file = self.folder / f"{name}.pem"
+        file.write_bytes(made.public_bytes(Encoding.PEM) + secret)
+        return file
+
+    def certificate(self, name, place=HERE, **times):
+        """Return a certificate for a place."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        return self.write(name, key, subject, x509.SubjectAlternativeName([place]), **times)
+
+
+class Front:
+    """Speaks TLS in front of a server, with one certificate after the other."""
+
+    def __init__(self):
+        self.loop = asyncio.new_event_loop()
+        self.listeners = []
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
+
+    def port(self, certificate, server):
+        """Return a port that leads to a server, by a certificate."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+
+        async def meet(reader, writer):
+            there, to = await asyncio.open_connection("127.0.0.1", server.port)
+            with suppress(OSError):
+                await asyncio.gather(pass_on(reader, to), pass_on(there, writer))
+
+        async def listen():
+            listener = await asyncio.start_server(meet, "127.0.0.1", 0, ssl=context)
+            self.listeners.append(listener)
+            return listener.sockets[0].getsockname()[1]
+
+        return self.have(listen())
+
+    def have(self, awaitable):
+        """Return what is awaited in the loop of the front."""
+        return asyncio.run_coroutine_threadsafe(awaitable, self.loop).result(10)
+
+    def close(self):
+        """Listen no more, and cut every way."""
+
+        async def end():
+            for listener in self.listeners:
+                listener.close()
+            ways = asyncio.all_tasks() - {asyncio.current_task()}
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            await asyncio.sleep(0)
+
+        self.have(end())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(10)
+        self.loop.close()
+
+
+async def pass_on(reader, writer):
+    try:
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    finally:
+        writer.close()
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def front():
+    front = Front()
+    yield front
+    front.close()
+
+
+@pytest.fixture(params=["sync", "async"])
+def reached(request, front):
+    """Give what makes a store that reaches a server through a certificate."""
+    made = []
+
+    def make(certificate):
+        port = front.port(certificate, SERVERS.empty("valkey 9"))
+        store = redis_store(f"rediss://127.0.0.1:{port}", deadline=20.0)
+        made.append(Awaited(store.awaited()) if request.param == "async" else store)
+        return made[-1]
+
+    yield make
+    for store in made:
+        store.close()
+
+
+def test_a_certificate_of_an_authority_that_is_trusted_is_believed(reached, authority, monkeypatch):
+    store = reached(authority.certificate("here"))
+    with failing("CERTIFICATE_VERIFY_FAILED.* unable to get local issuer", unsure=False):
+        decide(store)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+
+    assert decide(store).admitted
+
+
+@pytest.mark.parametrize(
+    ("name", "why", "made"),
+    [
+        ("elsewhere", "not valid for '127.0.0.1'", {"place": x509.DNSName("elsewhere")}),
+        ("former", "certificate has expired", {"days": -1}),
+    ],
+)
+def test_one_for_another_host_or_another_time_is_not(
+    reached, authority, monkeypatch, name, why, made
+):
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    store = reached(authority.certificate(name, **made))
+
+    with failing(why, unsure=False):
+        decide(store)
+
+
+def test_names_are_looked_at_with_every_version_of_the_library(reached, authority, monkeypatch):
+    # Before version 6, redis-py took a certificate for any name unless it was told not to.
+    asked = []
+
+    def connection(**settings):
+        asked.append(settings["ssl_check_hostname"])
+        raise OSError("no further")
+
+    for library in (blocking, awaited):
+        monkeypatch.setattr(library, "SSLConnection", connection)
+    with failing("no further"):
+        decide(reached(authority.certificate("somewhere")))
+    assert asked == [True]
