@@ -157,6 +157,8 @@ ONCE = ("policy", "models", "defaults", "links", "score")
 KEYS = ("guardrail", "policy", *MAPS, *LISTS)
 _TEST_KEYS = ("guardrail", "tests", "fixtures", "expect")
 _ASIDE_KEYS = ("guardrail", "expect")
+_MAP = "guardrail_map"
+"""The first key of a map of a log, which is a file of YAML beside policies."""
 _DECLARING = ("facts", "lists", "tables", "models", "conditions", "units", "rules", "fixtures")
 
 
@@ -197,6 +199,11 @@ def read_document(source: PolicyFile, scope: Scope) -> Document | None:
         findings.report("GR102", root, message, help="start with `guardrail: 1`")
         return None
     place = Place(root, findings, root.entries[0].key if root.entries else None)
+    if root.get("guardrail") is None and root.get(_MAP) is not None:
+        scope.partial = True
+        help = "keep it outside the folder of policies, and name it with `--map`"
+        place.report_key("GR101", (_MAP,), "a map of a log is no policy", help=help)
+        return None
     _check_version(root, place)
     sections = {}
     for entry in root.entries:

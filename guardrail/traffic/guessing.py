@@ -55,8 +55,13 @@ _ACCESS_LOGS = ("nginx", "apache")
 _EXPORTED = re.compile(r"\d{4}-\d\d-\d\dT[0-9:.]+Z \{.*\}")
 
 _DECIMAL = 'decimal: ","'
-_COMMA = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+,\d+|\d+,(\d{1,2}|\d{4,}))")
-"""A number whose decimals stand behind a comma: three digits there may as well be thousands."""
+_COMMA = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+,\d+|\d+,(\d{1,2}|\d{4,})|(0|\d{4,}),\d+)")
+"""A number whose decimals stand behind a comma: three digits there may as well be thousands.
+
+They are none behind a 0, or behind more than three digits.
+"""
+_COMMAS = re.compile(r"[+-]?(\d{1,3}(\.\d{3}){1,2}|\d+)(,\d+)?")
+"""Any number, where decimals stand behind commas."""
 _THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+(\.\d+)?")
 _LATIN = "encoding: latin-1"
 
@@ -444,7 +449,7 @@ def _duration(name: str, seen: Sequence[Any]) -> tuple[str, str] | None:
 
 def _dotted(value: Any) -> Any:
     """Return a number with a decimal comma as it is written with a point."""
-    if isinstance(value, str) and _COMMA.fullmatch(value):
+    if isinstance(value, str) and _COMMAS.fullmatch(value):
         return value.replace(".", "").replace(",", ".")
     return value
 

@@ -628,6 +628,19 @@ def test_signs_between_thousands_are_taken_for_no_decimals(tmp_path):
     assert "`1,050` have a sign between thousands" in made.taken[-1]
 
 
+@pytest.mark.parametrize("took", [("0,849", "12,700"), ("1234,567", "0,100"), ("0,5", "7,123")])
+def test_three_decimals_are_known_by_what_stands_before_a_comma(tmp_path, took):
+    path = tmp_path / "log.csv"
+    rows = "".join(f"2026-03-02 0{at}:00:00;a1;1.204;{value}\n" for at, value in enumerate(took))
+    path.write_text("time;user;input_tokens;duration\n" + rows, "utf-8")
+    made = proposed(str(path))
+
+    assert 'decimal: ","' in made.text
+    assert "input_tokens: {column: input_tokens}" in made.text
+    assert "duration: {column: duration" in made.text
+    assert not any("thousands" in note for note in made.taken)
+
+
 def test_a_log_that_is_not_utf_8_is_read_all_the_same(tmp_path):
     (tmp_path / "log").write_bytes("time,user\n1772355600,Jörg\n1772355601,Zoë\n".encode("latin-1"))
     made = proposed(str(tmp_path / "log"))
