@@ -102,7 +102,7 @@ def test_tokens_are_written_as_in_policies(run, folder):
 def test_a_request_that_can_never_fit_is_told_by_how_much(run, folder):
     (folder / "p.yaml").write_text(
         "guardrail: 1\npolicy: p\nrules:\n"
-        "  - {id: pace, when: always, rate: {input_tokens: 2M/hour, burst: 500k, key: account.id}}\n"
+        "  - {id: r, when: always, rate: {input_tokens: 2M/hour, burst: 500k, key: account.id}}\n"
         "  - {id: day, when: always, budget: {tokens: 5M, per: day, key: account.id}}\n"
         "tests:\n"
         "  - {name: large, facts: {account.id: a1}, steps: [{tokens: 9.9M, expect: allow}]}\n",
