@@ -16,7 +16,7 @@ from guardrail.model.cells import (
     Leave,
 )
 from guardrail.stores.lmdb import AsyncLmdbStore, LmdbStore
-from guardrail.stores.lmdb.transaction import SET
+from guardrail.stores.lmdb.records import SET
 from tests.cells.awaited import Awaited
 from tests.cells.steps import TTL, difference
 from tests.cells.stores import Housed, HousedInNumbers

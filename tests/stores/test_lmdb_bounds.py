@@ -58,6 +58,21 @@ def test_records_of_the_past_also_go_when_no_new_ones_come(store):
     assert store.slots("counter_=known") == {0: 2000}
 
 
+def test_processes_that_end_soon_remove_records_of_the_past_too(tmp_path):
+    later = NOW + 5 * MINUTE
+    store = LmdbStore(tmp_path, copy_every=DAY)
+    for number in range(400):
+        charge(store, f"counter_={number}", ttl=DAY if number % 2 else MINUTE)
+    store.close()
+    for number in range(50):
+        store = LmdbStore(tmp_path, copy_every=DAY)
+        charge(store, f"counter_=later.{number}", now=later, ttl=DAY)
+        kept = len(store)
+        store.close()
+
+    assert 250 <= kept < 350, "of 200 that may go most are gone, and no others"
+
+
 class Jumping:
     """The clock of a store, and what never jumps, in seconds."""
 

@@ -10,7 +10,7 @@ import pytest
 from guardrail.engine import Engine
 from guardrail.loading import load_text
 from guardrail.signals.directory import credential_id
-from guardrail.stores.lmdb.transaction import (
+from guardrail.stores.lmdb.records import (
     _EXPIRY,
     expired_before,
     expiry,

@@ -34,16 +34,8 @@ from guardrail.stores.links import (
     Query,
     Unite,
 )
-from guardrail.stores.lmdb.transaction import (
-    EXPIRY_BYTES,
-    LINE,
-    SET,
-    WINDOW,
-    Entry,
-    Kind,
-    Transaction,
-    expiry,
-)
+from guardrail.stores.lmdb.records import EXPIRY_BYTES, LINE, SET, WINDOW, Kind, expiry
+from guardrail.stores.lmdb.transaction import Entry, Transaction
 
 _DAY_BYTES = 2
 _DAY_KEPT = 400 * DAY

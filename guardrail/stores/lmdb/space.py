@@ -5,14 +5,15 @@ has no room for kills the process that touches it. So disk space is allocated be
 may need it, and a full disk is an error and no signal. Others write as well: `SLACK` is what a few
 transactions of theirs can take.
 
-No index of expiries is kept: it would cost as much space as the records. Each transaction checks a
-few records by their names, round and round; whoever makes records checks eight for each one made,
-so that records go at least as fast as they come.
+No index of expiries is kept: it would cost as much space as the records. Records are checked by
+their names, round and round; whoever makes records checks eight for each one made, so that records
+go at least as fast as they come.
 """
 
 from __future__ import annotations
 
 import os
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +21,8 @@ from typing import Any, cast
 import lmdb
 
 from guardrail.errors import StoreError
-from guardrail.stores.lmdb.transaction import Change, Tables, expired_before
+from guardrail.stores.lmdb.records import expired_before
+from guardrail.stores.lmdb.transaction import Change, Tables
 
 USUAL_PAGES = 64
 """Pages that a transaction takes at most unless it says otherwise."""
@@ -102,17 +104,23 @@ class Space:
             raise lmdb.MapFullError("no pages are left but those for removing records")
 
 
-CHECKED_PER_NEW, MOST_CHECKED, MOST_REMOVED = 8, 32, 8
+CHECKED_PER_NEW, CHECKED_AT_ONCE, MOST_REMOVED = 8, 32, 16
 CHECKED_IF_FULL, REMOVED_IF_FULL = 512, 128
 IDLE_EVERY = 8
 """Transactions between two that check some records of a table that got none."""
 
 
 class Expiry:
-    """Removes records that may go; it knows how far a process has come in each table."""
+    """Removes records that may go; it knows how far a process has come in each table.
+
+    Whoever makes records owes eight checks for each. They are made four records' worth at a time,
+    since finding the place costs as much as a few checks; a process begins with three owed, so that
+    one which ends soon has made them too, and wherever in the table chance will have it.
+    """
 
     def __init__(self) -> None:
         self._places: dict[Any, bytes] = {}
+        self._owed: dict[Any, int] = {}
         self._idle = 0
 
     def remove_some(
@@ -124,23 +132,21 @@ class Expiry:
     ) -> None:
         """Remove a few records that may go at the time that is `believed`.
 
-        `fresh` has the table of each record just made. Where there is none, only one transaction
-        in `IDLE_EVERY` looks at any.
+        `fresh` has the table of each record just made. A table that got none is looked at by one
+        transaction in `IDLE_EVERY`.
         """
-        if not fresh and (self._idle + 1) % IDLE_EVERY:
-            self._idle += 1
-            return
-        now = believed()
-        _, *of_records = tables
-        for table in of_records:
-            count = min(CHECKED_PER_NEW * fresh.count(table), MOST_CHECKED)
-            if count:
-                self._remove(transaction, table, count, MOST_REMOVED, now)
-        idle = [table for table in of_records if table not in fresh]
+        owed = self._owed
+        for table in fresh:
+            owed[table] = owed.get(table, CHECKED_AT_ONCE - CHECKED_PER_NEW) + CHECKED_PER_NEW
+            if owed[table] >= CHECKED_AT_ONCE:
+                owed[table] = 0
+                self._remove(transaction, table, CHECKED_AT_ONCE, MOST_REMOVED, believed())
         self._idle += 1
-        if idle and self._idle % IDLE_EVERY == 0:
-            table = idle[self._idle // IDLE_EVERY % len(idle)]
-            self._remove(transaction, table, CHECKED_PER_NEW, MOST_REMOVED, now)
+        if self._idle % IDLE_EVERY == 0:
+            idle = [table for table in tables[1:] if table not in fresh]
+            if idle:
+                table = idle[self._idle // IDLE_EVERY % len(idle)]
+                self._remove(transaction, table, CHECKED_PER_NEW, MOST_REMOVED, believed())
 
     def remove_many(self, transaction: lmdb.Transaction, tables: Tables, now: int) -> None:
         """Remove many records that may go, for the file is full."""
@@ -154,7 +160,10 @@ class Expiry:
         removed, limit = 0, expired_before(now)
         with transaction.cursor(table) as cursor:
             value, following = cast(Callable[[], bytes], cursor.value), cursor.next
-            found = cursor.set_range(self._places.get(table, b"")) or cursor.first()
+            place = self._places.get(table)
+            if place is None:
+                place = urlsafe_b64encode(os.urandom(3))
+            found = cursor.set_range(place) or cursor.first()
             for _ in range(count):
                 if not found:
                     break

@@ -16,7 +16,6 @@ from guardrail.model.cells import (
     CELL,
     LEFT_OUT,
     MILLISECOND,
-    TOP,
     Cell,
     Charge,
     Correction,
@@ -34,16 +33,11 @@ from guardrail.stores.cells import (
     Record,
     acquired,
     charged,
-    charged_window,
     corrected,
     drained_pair,
-    entered,
-    furthest_slot,
     member_of,
     read_counter,
-    read_members,
     read_set,
-    read_window,
     reply_of,
     windowed_slots,
 )
@@ -51,23 +45,19 @@ from guardrail.stores.links import Decide, Query
 from guardrail.stores.lmdb.connection import Connection
 from guardrail.stores.lmdb.environment import Options
 from guardrail.stores.lmdb.links import LinkRows, every
-from guardrail.stores.lmdb.recovery import Files, boot_id
-from guardrail.stores.lmdb.transaction import (
+from guardrail.stores.lmdb.records import (
     LINE,
     SET,
     WINDOW,
-    Change,
-    Epochs,
-    Transaction,
+    Admitted,
+    admit_line,
+    admit_member,
+    admit_window,
     expiry,
     kind_of,
-    line_bytes,
-    read_line_bytes,
-    read_set_bytes,
-    read_window_bytes,
-    set_bytes,
-    window_bytes,
 )
+from guardrail.stores.lmdb.recovery import Files, boot_id
+from guardrail.stores.lmdb.transaction import Change, Epochs, Transaction
 from guardrail.stores.naming import OVERLAP
 
 DEADLINE = 50_000
@@ -311,22 +301,27 @@ def _admit(transaction: Transaction, form: Form) -> list[int] | None:
         return None
     get, name_of, now = transaction.lmdb.get, transaction.name, transaction.now
     _, known, unknown, _ = transaction.tables
-    reply = [1, *(0 for _ in range(len(charges) // 2))]
+    reply = [1, *([0] * (len(charges) // 2))]
     changes: list[Change] = []
-    for start in range(0, len(cells), CELL):
-        cell: Any = cells[start : start + CELL]
-        kind, charge, place, ttl, spill, _, _, floor, amount, _ = cell
-        name = name_of(keys[place - 1])
-        if transaction.shared and transaction.is_shared(keys[place - 1]):
+    admitted: Admitted | None
+    every = zip(*[iter(cells)] * CELL, strict=True)
+    for kind, charge, place, ttl, spill, slot, span, floor, amount, ceiling in every:
+        key = keys[place - 1]
+        name = name_of(key)
+        if transaction.shared and transaction.is_shared(key):
             name = transaction.followed(name)
         data: Any = get(name, None, known)
         if spill or (data is None and get(name, None, unknown) is not None):
             return None
-        expires = expiry(now, ttl * MILLISECOND)
+        kept = ttl * MILLISECOND
+        expires = expiry(now, kept)
         if kind == SET_ROW:
-            admitted = _admit_member(transaction, cell, data, expires)
+            member = transaction.member(slot)
+            admitted = admit_member(data, member, span, ceiling, now, expires)
+        elif floor:
+            admitted = admit_line(data, floor, amount, ceiling, expires)
         else:
-            admitted = (_admit_line if floor else _admit_window)(cell, data, expires)
+            admitted = admit_window(data, slot, span, amount, ceiling, kept, expires)
         if admitted is None:
             return None
         numbers, record = admitted
@@ -338,45 +333,3 @@ def _admit(transaction: Transaction, form: Form) -> list[int] | None:
         return None
     transaction.written += changes
     return reply
-
-
-_Admitted = tuple[tuple[int, int, int, int, int], bytes]
-"""A cell's reply, and its record's bytes once it is charged."""
-
-
-def _admit_line(cell: Any, data: bytes | None, expires: int) -> _Admitted | None:
-    _, _, _, _, _, _, _, floor, amount, ceiling = cell
-    value, refunded = drained_pair(None if data is None else read_line_bytes(data))
-    used = value if value > floor else floor
-    if used + amount > ceiling >= 0:
-        return None
-    until = min(used + amount, TOP)
-    record = (until, refunded) if refunded else until
-    return (used, 0, -1, refunded, 0), line_bytes(record, expires)
-
-
-def _admit_window(cell: Any, data: bytes | None, expires: int) -> _Admitted | None:
-    _, _, _, ttl, _, present, span, _, amount, ceiling = cell
-    used, slot, record = 0, present, None
-    if data is not None:
-        record = read_window_bytes(data)
-        used, slot = read_window(record, slot, span)
-        if slot > present and slot > furthest_slot(present, span, ttl * MILLISECOND):
-            return None
-    if used + amount > ceiling >= 0:
-        return None
-    record = charged_window(record, slot, span, amount)
-    return (used, slot, -1, 0, 0), window_bytes(record, expires)
-
-
-def _admit_member(
-    transaction: Transaction, cell: Any, data: bytes | None, expires: int
-) -> _Admitted | None:
-    _, _, _, _, _, member, until, _, _, ceiling = cell
-    record = None if data is None else read_set_bytes(data)
-    name, now = transaction.member(member), transaction.now
-    live, present = read_members(record, name, now)
-    if live >= ceiling >= 0 and not present:
-        return None
-    changed = set_bytes(entered(record, name, until, now), expires)
-    return (live, int(present), -1, 0, 0), changed

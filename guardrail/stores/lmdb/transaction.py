@@ -1,138 +1,19 @@
-"""What one transaction reads and writes: the names, the bytes and the places of its records.
-
-A record's value is when it may go (four bytes, in steps of `STEP`), then its numbers, all
-big-endian and of fixed width; its length tells which of two forms it has:
-
-    window   one slot: slot, value (8 + 8)     several: all slots, then all values (8 each)
-    line     value (8, signed)                 refunded: value, refunds (8 + 8, signed)
-    set      per member: its hash (12), its expiry (8)
-
-The kind of the cell that asks tells how to read it: nothing in the file does. Values that begin
-with their expiry compare as expiries, so that `space` finds what may go without reading more.
-"""
+"""What one transaction reads and writes: the names and the places of its records."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from functools import lru_cache
-from struct import Struct
 from types import TracebackType
 from typing import Any, NamedTuple, Self, cast
 
 import lmdb
 
 from guardrail.errors import StoreError
-from guardrail.model.amounts import SECOND
-from guardrail.model.cells import (
-    IDENT_LENGTH,
-    Cell,
-    Correction,
-    Counter,
-    Drain,
-    Leave,
-    Member,
-    Renew,
-)
-from guardrail.stores.cells import SLOT_BITS, SLOT_MASK, Record, windowed_slots
+from guardrail.model.cells import IDENT_LENGTH
+from guardrail.stores.cells import Record
 from guardrail.stores.links import MOST_MOVES, MOVED
+from guardrail.stores.lmdb.records import EXPIRY_BYTES, Kind, expired_before
 from guardrail.stores.naming import Epoch, Naming, Timetable, timetable_for
-
-STEP = 4 * SECOND
-"""Expiries are counted in steps of four seconds, so that four bytes last until the year 2514."""
-_LAST_STEP = 2**32 - 1
-EXPIRY_BYTES, _MEMBER_BYTES = 4, 12
-_SLOT_BYTES, _ENTRY_BYTES = 16, _MEMBER_BYTES + 8
-
-_EXPIRY = Struct(">I")
-_ONE_SLOT = Struct(">IQQ")
-_LINE = Struct(">Iq")
-_REFUNDED = Struct(">Iqq")
-
-
-def expiry(now: int, ttl: int) -> int:
-    """Return the step after which a record written at `now` may go."""
-    return min((now + ttl) // STEP + 1, _LAST_STEP)
-
-
-def expired_before(now: int) -> bytes:
-    """Return what the bytes of records that may go at `now` are smaller than."""
-    return _EXPIRY.pack(min(now // STEP, _LAST_STEP))
-
-
-def read_window_bytes(data: bytes) -> Record:
-    """Return the record of a windowed counter."""
-    if len(data) == _ONE_SLOT.size:
-        _, slot, value = _ONE_SLOT.unpack(data)
-        return value << SLOT_BITS | slot
-    count = (len(data) - EXPIRY_BYTES) // _SLOT_BYTES
-    fields = _slots(count).unpack(data)
-    return dict(zip(fields[1 : count + 1], fields[count + 1 :], strict=True))
-
-
-def window_bytes(record: Record, expires: int) -> bytes:
-    """Return a windowed counter's record as bytes."""
-    if record.__class__ is int:
-        return _ONE_SLOT.pack(expires, record & SLOT_MASK, record >> SLOT_BITS)
-    slots = windowed_slots(record)
-    return _slots(len(slots)).pack(expires, *slots, *slots.values())
-
-
-def read_line_bytes(data: bytes) -> Record:
-    """Return the record of a draining counter."""
-    return _LINE.unpack(data)[1] if len(data) == _LINE.size else _REFUNDED.unpack(data)[1:]
-
-
-def line_bytes(record: Record, expires: int) -> bytes:
-    """Return a draining counter's record as bytes."""
-    if record.__class__ is int:
-        return _LINE.pack(expires, record)
-    return _REFUNDED.pack(expires, *record)
-
-
-def read_set_bytes(data: bytes) -> Record:
-    """Return the record of a set."""
-    fields = _members((len(data) - EXPIRY_BYTES) // _ENTRY_BYTES).unpack(data)
-    return dict(zip(fields[1::2], fields[2::2], strict=True))
-
-
-def set_bytes(record: Record, expires: int) -> bytes:
-    """Return a set's record as bytes."""
-    entries = cast(dict[bytes, int], record)
-    return _members(len(entries)).pack(
-        expires, *(part for pair in entries.items() for part in pair)
-    )
-
-
-@lru_cache(maxsize=256)
-def _slots(count: int) -> Struct:
-    return Struct(f">I{count}Q{count}Q")
-
-
-@lru_cache(maxsize=256)
-def _members(count: int) -> Struct:
-    return Struct(">I" + f"{_MEMBER_BYTES}sQ" * count)
-
-
-class Kind(NamedTuple):
-    """How the records of one kind of cell are read from bytes and written as such."""
-
-    read: Callable[[bytes], Record]
-    written: Callable[[Record, int], bytes]
-
-
-WINDOW = Kind(read_window_bytes, window_bytes)
-LINE = Kind(read_line_bytes, line_bytes)
-SET = Kind(read_set_bytes, set_bytes)
-
-
-def kind_of(cell: Cell | Correction) -> Kind:
-    """Return which kind of record a cell or a correction is about."""
-    if isinstance(cell, Counter):
-        return LINE if cell.floor else WINDOW
-    if isinstance(cell, Member | Leave | Renew):
-        return SET
-    return LINE if isinstance(cell, Drain) else WINDOW
-
 
 REMEMBERED_NAMES = 50_000
 """Names a process keeps in memory, so as not to hash those of busy keys again."""
