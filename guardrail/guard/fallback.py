@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from fractions import Fraction
@@ -255,8 +256,30 @@ class Share:
 MOST_KEYS = 1_000_000
 """How many records are kept; strangers share them beyond that, as in any memory store."""
 
+LATE = 16
+"""How many decisions and settlements may wait to be counted."""
+
 _FOLLOWED = (None, Fallback.LOCAL)
 """What a rule says of a store that is away, None where it depends, if its counters are kept."""
+
+
+class Admitted(NamedTuple):
+    """What the store admitted of a plan, and the bans that it told of.
+
+    A receipt is None where the counter was not charged. A ban is the place of its cell in the
+    form, and until when it lasts.
+    """
+
+    plan: Plan
+    receipts: Sequence[Sequence[Any] | None]
+    bans: Sequence[tuple[int, int]] = ()
+
+
+class Settled(NamedTuple):
+    """Corrections made at `now`."""
+
+    corrections: Sequence[Correction]
+    now: int
 
 
 class LocalCounters:
@@ -264,12 +287,16 @@ class LocalCounters:
 
     What the store admitted is counted here as it is, whatever the ceiling; what is decided here
     is charged against the share. Nothing of it is ever sent to the store.
+
+    What came of the store is noted, and counted in its order, `LATE` at a time or when the counters
+    are asked: one alone would wait for memory longer than it works.
     """
 
     def __init__(self, engines: Sequence[Engine], parts: int, most: int = MOST_KEYS) -> None:
-        self.store = MemoryStore(max_keys=most)
+        self._store = MemoryStore(max_keys=most)
+        self._late: deque[Admitted | Settled] = deque()
         self.parts = parts
-        self._ask = asking(self.store)
+        self._ask = asking(self._store)
         self.leases: dict[str, int] = {}
         self._idents: set[str] = set()
         # Which counters of an engine are kept; an engine may decide long after its successor.
@@ -285,60 +312,79 @@ class LocalCounters:
                 if limit is not None and _is_followed(limit):
                     self._idents.update(limit.idents)
 
-    def follow(
+    @property
+    def store(self) -> MemoryStore:
+        """The counters, with all in them that was noted."""
+        self._count()
+        return self._store
+
+    def note(self, entry: Admitted | Settled) -> None:
+        """Note what came of the store, to be counted soon."""
+        self._late.append(entry)
+        if len(self._late) >= LATE:
+            self._count()
+
+    def _count(self) -> None:
+        """Count what was noted, the oldest first."""
+        late, store = self._late, self._store
+        with store.lock:
+            while late:
+                entry = late.popleft()
+                if isinstance(entry, Admitted):
+                    self._charge(*entry)
+                else:
+                    for correction in entry.corrections:
+                        store.correct(correction, entry.now)
+
+    def _charge(
         self,
         plan: Plan,
         receipts: Sequence[Sequence[Any] | None],
-        bans: Sequence[tuple[int, int]] = (),
+        bans: Sequence[tuple[int, int]],
     ) -> None:
-        """Count what the store admitted of a plan, and note the bans it told of.
-
-        A receipt is None where the counter was not charged. A ban is the place of its cell in the
-        form, and until when it lasts.
-        """
-        store, now, engine = self.store, plan.now, plan.engine
+        """Count what the store admitted; whoever calls holds the lock."""
+        store, now, engine = self._store, plan.now, plan.engine
         kept = self._kept.get(engine)
         if kept is None:
             kept = self._kept[engine] = [_is_followed(limit) for limit, _ in engine.counters]
         keys, _, cells, _ = plan.form
         homes, home = store.homes, store.home
-        with store.lock:
-            for at, until in bans:
-                _, _, place, ttl = cells[at : at + 4]
-                self._ban(keys[place - 1], ttl * MILLISECOND, until, now)
-            for receipt, row in zip(receipts, plan.rows, strict=True):
-                if receipt is None:
-                    continue
-                number, key, slot, used, increment, amount, _, _ = receipt
-                if not kept[number]:
-                    continue
-                at, kind = 2 * row[0], row[3]
-                ttl = cells[at + 3] * MILLISECOND
-                table = homes.get(key[:IDENT_LENGTH])
-                if table is None or table.lifetime < ttl:
-                    table = home(key[:IDENT_LENGTH], ttl)
-                # Written in place where it can be: this runs once a counter of every decision.
-                shard = table.current[hash(key) & MASK]
-                record = shard.get(key)
-                known = record is not None
-                if not known:
-                    record, spill = table.find(key), cells[at + 4]
-                    if record is None and spill and store.is_full():
-                        key = keys[spill - 1]
-                        record = table.find(key)
-                if kind == WINDOW:
-                    if record.__class__ is int and record & SLOT_MASK == slot:
-                        record = min((record >> SLOT_BITS) + amount, TOP) << SLOT_BITS | slot
-                    else:
-                        record = charged_window(record, slot, cells[at + 6], amount)
-                elif kind == LINE:
-                    record = _line(record, used + increment)
+        for at, until in bans:
+            _, _, place, ttl = cells[at : at + 4]
+            self._ban(keys[place - 1], ttl * MILLISECOND, until, now)
+        for receipt, row in zip(receipts, plan.rows, strict=True):
+            if receipt is None:
+                continue
+            number, key, slot, used, increment, amount, _, _ = receipt
+            if not kept[number]:
+                continue
+            at, kind = 2 * row[0], row[3]
+            ttl = cells[at + 3] * MILLISECOND
+            table = homes.get(key[:IDENT_LENGTH])
+            if table is None or table.lifetime < ttl:
+                table = home(key[:IDENT_LENGTH], ttl)
+            # Written in place where it can be: this runs once a counter of every decision.
+            shard = table.current[hash(key) & MASK]
+            record = shard.get(key)
+            known = record is not None
+            if not known:
+                record, spill = table.find_older(key), cells[at + 4]
+                if record is None and spill and store.is_full():
+                    key = keys[spill - 1]
+                    record = table.find(key)
+            if kind == WINDOW:
+                if record.__class__ is int and record & SLOT_MASK == slot:
+                    record = min((record >> SLOT_BITS) + amount, TOP) << SLOT_BITS | slot
                 else:
-                    record = entered(record, cells[at + 5], cells[at + 6], now)
-                if known:
-                    shard[key] = record
-                else:
-                    table.put(key, record, now)
+                    record = charged_window(record, slot, cells[at + 6], amount)
+            elif kind == LINE:
+                record = _line(record, used + increment)
+            else:
+                record = entered(record, cells[at + 5], cells[at + 6], now)
+            if known:
+                shard[key] = record
+            else:
+                table.put(key, record, now)
 
     def decision(self, plan: Plan, answers: Fallbacks, why: str) -> Decision:
         """Return the decision on a plan, each rule as it answers; `why` is noted in it.
@@ -346,6 +392,7 @@ class LocalCounters:
         What is asked here is bans, and the limits of the rules that answer `local`; no strikes.
         Where a rule refuses for the store, nothing is charged.
         """
+        self._count()
         asked, rows = self._asked(plan, answers)
         asked.found = [*plan.found, *answers.refusals()]
         reading = plan.read
@@ -429,10 +476,10 @@ class LocalCounters:
                 if not isinstance(found, Drain) or found.delta > 0
             ]
         if known:
-            self.store.settle(known, now)
+            self.note(Settled(known, now))
 
     def _ban(self, key: str, ttl: int, until: int, now: int) -> None:
-        table = self.store.home(key[:IDENT_LENGTH], ttl)
+        table = self._store.home(key[:IDENT_LENGTH], ttl)
         table.put(key, _line(table.find(key), until), now)
 
 

@@ -19,7 +19,7 @@ from guardrail.engine import Decision, Plan
 from guardrail.errors import StoreError
 from guardrail.guard.breaker import Breaker
 from guardrail.guard.context import Context
-from guardrail.guard.fallback import Fallbacks, LocalCounters
+from guardrail.guard.fallback import Admitted, Fallbacks, LocalCounters
 from guardrail.model.amounts import HOUR
 from guardrail.model.cells import IDENT_LENGTH, Correction, Leave, Renew
 from guardrail.model.effects import StoreMode
@@ -248,11 +248,11 @@ class Supervisor:
         if read is None:
             assert receipts is not None
             if self._follows:
-                self._local.follow(plan, receipts)
+                self._local.note(Admitted(plan, receipts))
             return plan.allowed(receipts)
         if self._follows:
             charged = [receipt if charged else None for receipt, charged in read.looked]
-            self._local.follow(plan, charged, read.bans)
+            self._local.note(Admitted(plan, charged, read.bans))
         return plan.concluded(read.found, read.looked)
 
     def failed(self, plan: Plan, permit: int, problem: Exception) -> Decision:

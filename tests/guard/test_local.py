@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardrail import Guard
+from guardrail.guard.fallback import LATE
 from guardrail.loading import load_text
 from guardrail.testing import MovableClock
 from tests.guard.failing import DOWN, HEAD, KINDS, KNOWN, Driver, ScriptedStore
@@ -256,6 +257,14 @@ def test_what_the_store_refused_is_not_counted_beside_it(kind):
         driver.store.fault = DOWN
 
         assert driver.decide(KNOWN, {"tokens": 10}).allowed
+
+
+def test_of_what_the_store_admits_little_waits_to_be_counted_beside_it(kind):
+    with Driver(kind, BUDGET % "day") as driver:
+        late = driver.guard._supervisor._local._late
+        for _ in range(3 * LATE):
+            driver.settle(driver.decide(KNOWN, {"tokens": 2}), {"tokens": 1})
+            assert len(late) < LATE
 
 
 def test_local_counters_are_bounded_for_strangers():
