@@ -19,6 +19,7 @@ from tests.silence import (
     _no_task_was_lost,
     _nothing_watches_on,
     tasks_lost_since,
+    threads_busy_since,
 )
 
 __all__ = ["_no_task_is_lost", "_no_task_was_lost", "_nothing_watches_on"]
@@ -172,8 +173,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail a run that leaves anything behind in the temporary folder, or a task nobody awaits."""
-    left = SCRATCH.left() + tasks_lost_since()
+    """Fail a run that leaves anything behind: files, a task nobody awaits, a thread at work."""
+    left = SCRATCH.left() + tasks_lost_since() + threads_busy_since()
     told: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
     if told is not None:
         told["left"] = left
@@ -191,5 +192,7 @@ def pytest_testnodedown(node: Any) -> None:
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Tell what was left behind."""
     if LEFT:
-        terminalreporter.section("left behind: files in the temporary folder, or tasks", red=True)
+        terminalreporter.section(
+            "left behind: files in the temporary folder, tasks, or threads", red=True
+        )
         terminalreporter.line(", ".join(sorted(LEFT)))

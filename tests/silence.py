@@ -9,8 +9,10 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import suppress
 from multiprocessing.util import Finalize
 from pathlib import Path
 
@@ -24,6 +26,9 @@ OTHERS = ("pytest-of-", "pymp-", "gr-")
 
 A worker looks at its own; one that ends slowly, on a busy machine, is ended before it is gone.
 """
+
+BUSY = 5.0
+"""How many seconds of a processor a thread may have taken that is still there at the end."""
 
 KEPT = {"tests.cells.redis_stores": "SERVERS", "tests.stores.clusters": "CLUSTERS"}
 """Where the servers are that all tests of a process share: they end with it."""
@@ -111,6 +116,23 @@ def _nothing_watches_on() -> Iterator[None]:
         tracemalloc.stop()
     if after != before:
         pytest.fail(f"watched by {after}, which was {before}", pytrace=False)
+
+
+def threads_busy_since() -> list[str]:
+    """Return the threads that outlived the tests and took long: every test beside them was slow.
+
+    What a thread took is only told by Linux; elsewhere there are none.
+    """
+    found = []
+    for thread in threading.enumerate():
+        with suppress(OSError):
+            told = Path(f"/proc/self/task/{thread.native_id}/stat").read_text("ascii")
+            # The name of a process, in brackets, may hold blanks.
+            user, system = told.rpartition(")")[2].split()[11:13]
+            seconds = (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+            if thread is not threading.main_thread() and seconds > BUSY:
+                found.append(f"thread `{thread.name}`, which took {seconds:.0f} s")
+    return found
 
 
 class Scratch:

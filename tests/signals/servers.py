@@ -80,13 +80,19 @@ class Server:
     def _read(self, connection: socket.socket) -> tuple[bytes, bytes, bytes]:
         data = b""
         while b"\r\n\r\n" not in data:
-            data += connection.recv(65536)
+            data += self._more(connection)
         head, blank, body = data.partition(b"\r\n\r\n")
         lengths = [line for line in head.split(b"\r\n") if line.lower().startswith(b"content-len")]
         length = int(lengths[0].partition(b":")[2]) if lengths else 0
         while len(body) < length:
-            body += connection.recv(65536)
+            body += self._more(connection)
         return head, blank, body
+
+    def _more(self, connection: socket.socket) -> bytes:
+        data = connection.recv(65536)
+        if not data:
+            raise ConnectionAbortedError("the client is gone")
+        return data
 
 
 def raw(body: bytes, status: str = "200 OK", *fields: str) -> bytes:
