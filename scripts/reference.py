@@ -14,9 +14,56 @@ import typer
 
 from guardrail.cli import app
 from guardrail.loading.conditions import APPLICABLE
-from guardrail.model.facts import AGES, STANDARD_FACTS, FactType
+from guardrail.model.facts import AGES, STANDARD_FACTS
 
 DOCS = Path(__file__).parents[1] / "docs"
+MEANINGS = {
+    "request.capability": "what it asks for, by its path and what its body holds",
+    "request.model": "the model that it names, as `models` lists it",
+    "request.endpoint": (
+        "the path as its API documents it, wherever that is mounted: `/v1/chat/completions` for "
+        "`/api/v1/chat/completions/`, `/v1/models:generateContent` for any model, `*` for what "
+        "differs otherwise (`/v1/files/*`, `/model/*/converse`); `other` for a path of no known API"
+    ),
+    "request.tools": "how many tools it brings",
+    "request.stream": "whether its answer is streamed",
+    "request.reasoning": "whether it asks for reasoning",
+    "request.template": "a hash of its system prompt, numbers, dates and ids left out",
+    "request.toolset": "a hash of its tools, whatever their order",
+    "client.agent": "the `User-Agent`",
+    "account.id": "whose account it is",
+    "account.org": "the organisation that the account belongs to",
+    "account.tier": "how well the account is known; a set that uses it lists its values",
+    "account.created": "when the account was made",
+    "account.signup": "a label of its registration, such as the hour and the kind of mail address",
+    "account.paid_usd": "payments that cleared, in all",
+    "account.paid_since": "when the first of them did",
+    "account.verified_at": "when the identity was established",
+    "credential.id": "a keyed hash of the API key or token",
+    "enforcement.status": "what was decided about the account",
+    "kyc.subject": "the person or business that an identity check found, as a hash of yours",
+    "kyc.country": "the country of the document",
+    "payment.fingerprint": "the card, as its processor names it",
+    "payment.country": "the country that issued the card",
+    "device.fingerprint": "the device, as your own code tells it",
+    "client.ip": "the address, behind the proxies that you declare",
+    "client.network": "an IPv4 address itself, or an IPv6 /64",
+    "geo.country": "the country of the address",
+    "geo.region": (
+        "its region, in ISO 3166-2 (`US-CA`), if your own country database knows it: the embedded "
+        "one does not"
+    ),
+    "geo.asn": "the autonomous system of the address, from a database of yours",
+    "network.kind": "the kind of its network, from lists of yours",
+    "time.hour": "the hour of the day, 0 to 23, in the policy's time zone",
+    "time.weekday": "the day of the week",
+    "actor.id": "whom the account acts as, by `links`; without them the account itself",
+    "actor.accounts": "how many accounts act as one with it, itself among them",
+    "actor.trusted_accounts": "how many trusted accounts share a strong value with it",
+    "actor.score": "what tells against the actor, by `score`",
+    "actor.evidence": "what did",
+}
+"""What each built-in fact is; the ages follow from the times beside them."""
 MADE = "Made by `python -m scripts.reference --write` from the code's own tables."
 
 
@@ -31,15 +78,16 @@ def _facts() -> Iterator[str]:
     yield f"{MADE} [The language](language.md#facts) says what facts are.\n"
     yield "## Built-in facts\n"
     yield "What the caller chooses is a *client's* fact: it can tighten, and never loosen.\n"
-    yield "| Fact | Type | From the | Values |"
+    yield "Those of the request and the client a [door](metering.md) reads, the place of an address is"
+    yield "[looked up](http.md#countries-and-networks), hours and days are the clock's, `actor.…` follows from"
+    yield "[links](language.md#links). All others are told by [who knows the account](identity.md).\n"
+    yield "| Fact | Type | From the | What it is |"
     yield "|---|---|---|---|"
     for name, fact in STANDARD_FACTS.items():
+        meaning = f"how long ago `{AGES[name]}` is" if name in AGES else MEANINGS[name]
         values = ", ".join(f"`{value}`" for value in fact.values)
-        if fact.type is FactType.LEVEL:
-            values = "a set that uses it lists them, the lowest first"
-        elif name in AGES:
-            values = f"how long ago `{AGES[name]}` is"
-        yield f"| `{name}` | {fact.type.value} | {fact.source.value} | {values} |"
+        told = f"{meaning}: {values}" if values else meaning
+        yield f"| `{name}` | {fact.type.value} | {fact.source.value} | {told} |"
     yield "\n## Operators\n"
     yield "| Type | Operators |"
     yield "|---|---|"

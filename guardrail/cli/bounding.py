@@ -65,13 +65,16 @@ def bound(
             "--identities",
             metavar="N",
             min=0,
-            help="How many verified identities they share; one each, if left out.",
+            help="How many verified identities they share; one each, if left out; of 0 nobody has one.",
         ),
     ] = None,
     cards: Annotated[
         int | None,
         typer.Option(
-            "--cards", metavar="N", min=0, help="How many cards they share; one each, if left out."
+            "--cards",
+            metavar="N",
+            min=0,
+            help="How many cards they share; one each, if left out; of 0 nobody has one.",
         ),
     ] = None,
     identity_from: Annotated[

@@ -18,8 +18,9 @@ _HEAD = """\
 # What is found, by code
 
 `guardrail rule CODE` prints one of these pages, `guardrail rule` lists them all. Errors keep a set
-from loading (GR1…) or are tests that fail; warnings are most likely not what was meant, and end
-`check` and `lint` in exit code 1; notes are worth knowing, and told by `lint` alone.
+from loading (GR1…), or are tests and expectations that fail; warnings are most likely not what was
+meant, and end `check` and `lint` in exit code 1, as errors do; notes are worth knowing: `lint` tells
+those about policies, `check` those about traffic.
 
 This document is made from the pages: `python -m scripts.rules --write`.
 """

@@ -35,11 +35,14 @@ def watch(
     form: options.Formats = None,
     color: options.ColorOption = Color.AUTO,
     every: Annotated[
-        float,
+        float | None,
         typer.Option(
-            "--every", metavar="DURATION", parser=options.seconds, help="How often to look."
+            "--every",
+            metavar="DURATION",
+            parser=options.seconds,
+            help="How often to look; twice a second, if left out.",
         ),
-    ] = "0s",  # type: ignore[assignment]
+    ] = None,
 ) -> None:
     """Check policies each time one of their files is saved; end it with Ctrl-C."""
     output = Output(color)

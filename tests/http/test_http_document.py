@@ -1,4 +1,4 @@
-"""`docs/http.md`: its exchanges happen as shown, and its reference leaves no setting out."""
+"""`docs/http.md`: its exchanges happen as shown, and its reference leaves nothing out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from guardrail.decisionlog import SCHEMA
 from guardrail.http.authorizing import Profile
 from guardrail.http.settings.build import ARGUMENTS
 from guardrail.http.settings.read import NAMES
@@ -53,6 +54,13 @@ def test_nothing_is_in_the_reference_that_is_no_setting():
 
     names = {name for row in named for name in re.findall(r"`(\w+)`", row)}
     assert names == {*NAMES, *ARGUMENTS}
+
+
+def test_every_member_of_a_line_of_the_decision_log_is_in_the_reference():
+    table = DOCUMENT.read_text("utf-8").partition("### The decision log")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", table, re.MULTILINE)
+
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == {*SCHEMA["properties"]}
 
 
 @pytest.mark.parametrize("kind", [*Profile, *CredentialKind])

@@ -55,6 +55,7 @@ def __getattr__(name):
             jitter=lambda: 0.0,
             decision_sink=Sink(),
             facts=facts,
+            proxies=["127.0.0.1"],
         )
         return globals().setdefault("guard", made)
     raise AttributeError(name)

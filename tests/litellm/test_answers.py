@@ -69,6 +69,21 @@ def test_facts_of_a_key_decide(proxy, name, status):
         )
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "status"),
+    [
+        ("x-forwarded-for", "5.160.139.132", 451),
+        ("x-forwarded-for", "198.51.100.7", 200),
+        ("user-agent", "robot", 403),
+    ],
+)
+def test_facts_of_the_connection_decide(proxy, field, value, status):
+    with proxy.client() as client:
+        answer = client.post("/v1/chat/completions", json=ASK, headers={field: value})
+
+    assert answer.status_code == status
+
+
 @pytest.mark.parametrize("name", FALLBACKS)
 def test_models_that_only_litellm_would_choose_are_refused(proxy, name):
     with proxy.client() as client:

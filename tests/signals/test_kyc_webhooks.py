@@ -7,9 +7,11 @@ import hashlib
 import hmac
 import itertools
 import json
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -246,3 +248,10 @@ def test_the_door_refuses_whoever_is_not_verified(host):
 
     assert (refused.status, refused.json["error"]["code"]) == (403, "verification_required")
     assert guarded.ask().status == 200
+
+
+def test_the_document_names_the_statuses_that_there_are():
+    text = (Path(__file__).parents[2] / "docs" / "identity.md").read_text("utf-8")
+    told = text.partition("`kyc.status`: one of")[2].partition(", as")[0]
+
+    assert sorted(re.findall(r"`(\w+)`", told)) == sorted(STATUSES)

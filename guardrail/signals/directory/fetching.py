@@ -139,7 +139,10 @@ def _checked(url: str, plain_http: bool) -> tuple[str, str]:
         parts = httpx.URL("")
     place = f"{parts.scheme}://{parts.netloc.decode('ascii', 'replace')}"
     if parts.userinfo:
-        raise SettingError("the URL of a directory holds a password: give it as `authorization`")
+        raise SettingError(
+            "the URL of a directory holds a password: send it as `Authorization`, from the variable "
+            "that `authorization_from` names"
+        )
     if parts.scheme not in ("http", "https") or not parts.host:
         raise SettingError("the URL of a directory starts with `https://` and names a host")
     if parts.scheme == "http" and not plain_http and not _is_local(parts.host):
