@@ -78,9 +78,10 @@ def _facts() -> Iterator[str]:
     yield f"{MADE} [The language](language.md#facts) says what facts are.\n"
     yield "## Built-in facts\n"
     yield "What the caller chooses is a *client's* fact: it can tighten, and never loosen.\n"
-    yield "Those of the request and the client a [door](metering.md) reads, the place of an address is"
-    yield "[looked up](http.md#countries-and-networks), hours and days are the clock's, `actor.…` follows from"
-    yield "[links](language.md#links). All others are told by [who knows the account](identity.md).\n"
+    yield "Those of the request and the client a [door](metering.md) reads, the place of an"
+    yield "address is [looked up](http.md#countries-and-networks), hours and days are the clock's,"
+    yield "`actor.…` follows from [links](language.md#links). All others are told by"
+    yield "[who knows the account](identity.md).\n"
     yield "| Fact | Type | From the | What it is |"
     yield "|---|---|---|---|"
     for name, fact in STANDARD_FACTS.items():

@@ -65,7 +65,7 @@ def bound(
             "--identities",
             metavar="N",
             min=0,
-            help="How many verified identities they share; one each, if left out; of 0 nobody has one.",
+            help="How many identities they share; one each, if left out; of 0 nobody has one.",
         ),
     ] = None,
     cards: Annotated[

@@ -19,8 +19,8 @@ _HEAD = """\
 
 `guardrail rule CODE` prints one of these pages, `guardrail rule` lists them all. Errors keep a set
 from loading (GR1…), or are tests and expectations that fail; warnings are most likely not what was
-meant, and end `check` and `lint` in exit code 1, as errors do; notes are worth knowing: `lint` tells
-those about policies, `check` those about traffic.
+meant; both end `check` and `lint` in exit code 1. Notes are worth knowing: `lint` tells those about
+policies, `check` those about traffic.
 
 This document is made from the pages: `python -m scripts.rules --write`.
 """

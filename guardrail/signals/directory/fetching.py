@@ -140,8 +140,8 @@ def _checked(url: str, plain_http: bool) -> tuple[str, str]:
     place = f"{parts.scheme}://{parts.netloc.decode('ascii', 'replace')}"
     if parts.userinfo:
         raise SettingError(
-            "the URL of a directory holds a password: send it as `Authorization`, from the variable "
-            "that `authorization_from` names"
+            "the URL of a directory holds a password: send it as `Authorization`, from the "
+            "variable that `authorization_from` names"
         )
     if parts.scheme not in ("http", "https") or not parts.host:
         raise SettingError("the URL of a directory starts with `https://` and names a host")
