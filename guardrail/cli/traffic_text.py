@@ -15,6 +15,7 @@ from guardrail.model.effects import Effect, Mode, StoreMode
 from guardrail.model.policy import PolicySet
 from guardrail.model.rules import CALENDAR, Concurrency, Rule
 from guardrail.replay.ties import shared_rules
+from guardrail.traffic.maps import EARLY
 from guardrail.traffic.notes import MapNotes
 
 PAST = {Effect.DEGRADE: "degraded", Effect.THROTTLE: "throttled", Effect.BLOCK: "blocked"}
@@ -142,6 +143,11 @@ def remarks(run: TrafficRun, policies: PolicySet) -> Iterator[str]:
         yield (
             f"rules and exemptions stand throughout as on {moment(run.today)}, whenever they begin "
             "or end"
+        )
+    if run.notes is None and course.first is not None and course.first < EARLY:
+        yield (
+            f"the traffic begins on {moment(course.first)[:10]}, before any log of requests: `ts` is "
+            "in seconds since the epoch, or in RFC 3339"
         )
     if course.late:
         yield (

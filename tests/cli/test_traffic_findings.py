@@ -275,3 +275,13 @@ def test_traffic_without_tokens_is_told_where_to_state_them(run, folder, mapped)
     (help,) = (one["help"] for one in json.loads(told.out)["warnings"] if one["code"] == "GR316")
 
     assert help.startswith("say in the map" if mapped else "record `usage`, or an `estimate`")
+
+
+@pytest.mark.parametrize(("at", "told"), [(0, True), (315_532_799, True), (MONDAY, False)])
+def test_times_that_no_log_of_requests_has_are_remarked(run, folder, at, told):
+    (folder / "p.yaml").write_text(RULES % ("skip", "other"))
+    write_traffic(folder / "t.jsonl", {"ts": at, "facts": {"account.id": "a"}})
+    checked = run("check", "p.yaml", "--traffic", "t.jsonl", "--format", "json")
+
+    remarks = json.loads(checked.out)["traffic"]["remarks"]
+    assert any("before any log of requests" in remark for remark in remarks) is told
