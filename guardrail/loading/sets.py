@@ -157,8 +157,11 @@ ONCE = ("policy", "models", "defaults", "links", "score")
 KEYS = ("guardrail", "policy", *MAPS, *LISTS)
 _TEST_KEYS = ("guardrail", "tests", "fixtures", "expect")
 _ASIDE_KEYS = ("guardrail", "expect")
-_MAP = "guardrail_map"
-"""The first key of a map of a log, which is a file of YAML beside policies."""
+_OTHERS = {
+    "guardrail_map": ("a map of a log", "`--map`"),
+    "guardrail_directory": ("a file of accounts", "the setting `directory`"),
+}
+"""What other files of YAML begin with, what they are, and what names them."""
 _DECLARING = ("facts", "lists", "tables", "models", "conditions", "units", "rules", "fixtures")
 
 
@@ -199,10 +202,12 @@ def read_document(source: PolicyFile, scope: Scope) -> Document | None:
         findings.report("GR102", root, message, help="start with `guardrail: 1`")
         return None
     place = Place(root, findings, root.entries[0].key if root.entries else None)
-    if root.get("guardrail") is None and root.get(_MAP) is not None:
+    other = next((name for name in _OTHERS if root.get(name) is not None), None)
+    if other is not None and root.get("guardrail") is None:
         scope.partial = True
-        help = "keep it outside the folder of policies, and name it with `--map`"
-        place.report_key("GR101", (_MAP,), "a map of a log is no policy", help=help)
+        what, named = _OTHERS[other]
+        help = f"keep it outside the folder of policies, and name it with {named}"
+        place.report_key("GR101", (other,), f"{what} is no policy", help=help)
         return None
     _check_version(root, place)
     sections = {}
