@@ -180,7 +180,7 @@ class Guard(BaseGuard[Store]):
         except Exception as problem:
             return supervisor.failed(plan, permit, problem)
         except BaseException:
-            supervisor.abandoned(permit)
+            supervisor.cancelled(plan, permit)
             raise
         decision = supervisor.replied(plan, permit, reply)
         if supervisor.keeps_from(decision):
@@ -290,7 +290,7 @@ class AsyncGuard(BaseGuard[Store | AsyncStore]):
         except Exception as problem:
             return supervisor.failed(plan, permit, problem)
         except BaseException:
-            supervisor.abandoned(permit)
+            supervisor.cancelled(plan, permit)
             raise
         decision = supervisor.replied(plan, permit, reply)
         if supervisor.keeps_from(decision):

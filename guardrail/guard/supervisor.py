@@ -225,6 +225,14 @@ class Supervisor:
         """Take the permit of a call back that ended without an answer, by no fault of the store."""
         self._breaker.abandoned(permit)
 
+    def cancelled(self, plan: Plan, permit: int) -> None:
+        """Take the permit of a decision back that nobody waits for any more.
+
+        The store undoes it, unless its reply is lost: its places in flight are given back anyway.
+        """
+        self.abandoned(permit)
+        self._give_back(plan)
+
     def heard(self, permit: int) -> None:
         """Note that a call beside decisions and corrections was answered."""
         self._answered(permit)
@@ -265,10 +273,13 @@ class Supervisor:
             if not undone:
                 with self._lock:
                     self._charged += 1
-            # It may have been admitted all the same: its places in flight are given back.
-            leaves = self._backlog.wrap(_places_taken(plan), plan.now)
-            self._backlog.keep(leaves, plan.now, unsure=True)
+            self._give_back(plan)
         return self._without(plan, f"the store failed ({_worded(problem)})")
+
+    def _give_back(self, plan: Plan) -> None:
+        """Keep the ends of its places in flight: it may have been admitted all the same."""
+        leaves = self._backlog.wrap(_places_taken(plan), plan.now)
+        self._backlog.keep(leaves, plan.now, unsure=True)
 
     def unasked(self, plan: Plan) -> Decision:
         """Return the decision on a plan for which the store is not asked."""

@@ -62,6 +62,33 @@ def test_a_cancelled_decision_is_cancelled_and_the_store_told(steps):
     asyncio.run(run())
 
 
+class UnansweredStore(AwaitedStore):
+    """The same, whose replies are lost: what was cancelled cannot be undone."""
+
+    async def acquire(self, charges, cells, now):
+        outcome = self.script.acquire(charges, cells, now)
+        await self._pass()
+        return outcome
+
+
+def test_a_cancelled_decision_whose_reply_is_lost_keeps_no_place():
+    async def run():
+        guard, store, clock = guarded(UnansweredStore)
+        (flight,) = guard._context.engine.limits[1].idents
+        store.gate = asyncio.Event()
+        assert await cancelled_after(2, guard.decide(KNOWN, {"tokens": 5}))
+        store.gate.set()
+        places = store.script.inner.members(flight + "=a")
+        assert len(places) == 1
+
+        await guard.settle(await guard.decide(KNOWN, {"tokens": 1}))
+        now = clock.now * 1_000_000
+        left = [end for end in store.script.inner.members(flight + "=a").values() if end > now]
+        assert (left, guard.health.queued) == ([], 0)
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("steps", range(1, 8))
 @pytest.mark.parametrize("how", ["settle", "release", "renew"])
 def test_a_settlement_goes_on_when_its_caller_is_cancelled(steps, how):
