@@ -146,8 +146,8 @@ def remarks(run: TrafficRun, policies: PolicySet) -> Iterator[str]:
         )
     if run.notes is None and course.first is not None and course.first < EARLY:
         yield (
-            f"the traffic begins on {moment(course.first)[:10]}, before any log of requests: `ts` is "
-            "in seconds since the epoch, or in RFC 3339"
+            f"the traffic begins on {moment(course.first)[:10]}, before any log of requests: `ts` "
+            "is in seconds since the epoch, or in RFC 3339"
         )
     if course.late:
         yield (

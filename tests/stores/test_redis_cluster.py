@@ -247,3 +247,20 @@ async def awaited_once(store):
 def test_an_answer_that_is_no_table_of_slots_is_none_not_even_in_part(reply):
     with pytest.raises(StoreError, match="`a:6379` does not tell its slots: is it a cluster"):
         SlotTable.read(reply, Place("a"))
+
+
+@pytest.mark.parametrize(
+    ("told", "host"),
+    [
+        ([b"h", 7, b"id"], "h"),
+        ([b"", 7, b"id"], "a"),
+        ([None, 7, b"id", [b"hostname", b"h"]], "a"),
+        ([b"?", 7, b"id", [b"ip", b"10.0.0.7"]], "10.0.0.7"),
+        ([b"?", 7, b"id", [b"hostname", b"", b"ip"]], "a"),
+        ([b"?", 7], "a"),
+    ],
+)
+def test_a_server_without_a_name_is_found_by_its_address_or_beside_the_one_that_was_asked(
+    told, host
+):
+    assert SlotTable.read([[0, 16383, told]], Place("a")).place(5) == Place(host, 7)

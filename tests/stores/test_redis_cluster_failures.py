@@ -13,6 +13,7 @@ from msgspec.msgpack import decode
 from guardrail.errors import StoreError
 from guardrail.model.cells import Charge, Counter
 from guardrail.stores.redis.server_state import REFRESH, STALE
+from tests.cells.awaited import Awaited
 from tests.stores.clusters import CLUSTERS, Cluster, node_id
 from tests.stores.deciding import HANG
 from tests.stores.servers import binaries, eventually
@@ -84,6 +85,29 @@ def test_a_call_follows_records_that_are_on_their_way_and_waits_for_those_betwee
     cluster.end_move(slot, source, target)
     assert charge(store, key, beside(key))  # MOVED
     assert (store.slots(key), store.slots(beside(key))) == ({0: 4}, {0: 1})
+
+
+@pytest.fixture(params=["unknown-endpoint", "hostname"])
+def nameless(request):
+    """A cluster whose servers tell the ports of others, and no names of their hosts."""
+    cluster, setting = CLUSTERS.empty("valkey 9"), "cluster-preferred-endpoint-type"
+    for server in cluster.servers:
+        server.client.config_set(setting, request.param)
+    yield cluster
+    for server in cluster.servers:
+        server.client.config_set(setting, "ip")
+
+
+def test_a_call_follows_a_slot_to_a_server_of_which_only_the_port_is_told(nameless):
+    for store in both(nameless):
+        key = "budget__=a" if isinstance(store.store, Awaited) else "budget__=b"
+        charge(store, key)
+        slot, target = store.slot(key), elsewhere(nameless, store, key)
+        nameless.end_move(slot, nameless.begin_move(slot, target), target)
+
+        assert charge(store, key)
+        assert store.slots(key) == {0: 2}
+        store.close()
 
 
 def test_a_call_that_two_servers_send_to_each_other_is_given_up_after_five_times(cluster, store):

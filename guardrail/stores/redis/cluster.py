@@ -45,8 +45,10 @@ class SlotTable:
         rows = []
         try:
             for first, last, primary, *_ in reply:  # type: ignore[attr-defined]
-                host = primary[0].decode() if primary[0] else asked.host
-                rows.append((int(first), int(last), Place(host or asked.host, int(primary[1]))))
+                host = primary[0].decode() if primary[0] else ""
+                if host in NAMELESS:
+                    host = _address_beside(primary) or asked.host
+                rows.append((int(first), int(last), Place(host, int(primary[1]))))
         except (TypeError, ValueError, AttributeError) as problem:
             raise StoreError(f"`{asked}` does not tell its slots: is it a cluster?") from problem
         if not rows:
@@ -69,6 +71,20 @@ class SlotTable:
     def places(self) -> set[Place]:
         """Return every primary."""
         return {place for _, _, place in self._rows} | set(self._moved.values())
+
+
+NAMELESS = ("", "?")
+"""What stands for the host of a server that its cluster knows no name of."""
+
+
+def _address_beside(primary: Sequence[object]) -> str | None:
+    """Return the address that servers from version 7 on tell of another beside its name."""
+    beside = primary[3] if len(primary) > 3 else ()
+    told = list(beside) if isinstance(beside, list) else []
+    for name, value in zip(told[::2], told[1::2], strict=False):
+        if name == b"ip" and isinstance(value, bytes) and value:
+            return value.decode()
+    return None
 
 
 AskSlot = Callable[[Form, int, bool], Steps[list[int]]]

@@ -16,7 +16,7 @@ from redis.backoff import NoBackoff
 
 from guardrail.errors import StoreError
 from guardrail.stores.redis.address import Address, Place
-from guardrail.stores.redis.cluster import SlotTable
+from guardrail.stores.redis.cluster import NAMELESS, SlotTable
 from guardrail.stores.redis.faults import MOVED_AWAY, refusal, unreachable
 from guardrail.stores.redis.protocol import Call, Command, Commands, answered, packed
 from guardrail.stores.redis.server_state import ServerState
@@ -214,7 +214,7 @@ class Servers(ABC, Generic[C]):
                 redirects += 1
                 if redirects == REDIRECTS:
                     raise StoreError(f"{connected.where} sent a call on too often")
-                place = Place(reply.host or self.address.places[0].host, reply.port)
+                place = self._told(reply, connected)
                 ahead = (ASKING,)
                 if isinstance(reply, said.MovedError):
                     ahead = ()
@@ -228,6 +228,17 @@ class Servers(ABC, Generic[C]):
             reply = yield connected.ask, ((*ahead, call.command()), call, until)
             if isinstance(reply, said.NoScriptError):
                 reply = yield connected.ask, ((*ahead, call.whole()), call, until)
+
+    def _told(self, reply: Any, connected: C) -> Place:
+        """Return which server another one names: it may know no host, but only the port."""
+        if reply.host not in NAMELESS:
+            return Place(reply.host, reply.port)
+        places = set() if self._table is None else self._table.places()
+        known = [place for place in places if place.port == reply.port]
+        if len(known) == 1:
+            return known[0]
+        told_by = next(at for at, each in self._connected.items() if each is connected)
+        return Place(told_by.host or self.address.places[0].host, reply.port)
 
     def opening(self, place: Place) -> Steps[Any]:
         """Open a connection to a server that may be trusted with counters, wherever it is now.
