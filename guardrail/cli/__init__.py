@@ -17,7 +17,7 @@ from guardrail.cli.bounding import bound
 from guardrail.cli.checking import check
 from guardrail.cli.diffing import diff
 from guardrail.cli.explaining import explain
-from guardrail.cli.failures import INTERRUPTED, OK, PIPE_CLOSED, silence_stdout
+from guardrail.cli.failures import INTERRUPTED, OK, PIPE_CLOSED, USAGE, silence_stdout
 from guardrail.cli.linting import lint
 from guardrail.cli.mapping import guess, names
 from guardrail.cli.mapping import show as show_map
@@ -27,6 +27,7 @@ from guardrail.cli.schema import print_schema
 from guardrail.cli.simulating import simulate
 from guardrail.cli.starting import init
 from guardrail.cli.testing import run_policy_tests
+from guardrail.cli.usage import Misuse, complain
 from guardrail.cli.watching import watch
 
 app = typer.Typer(
@@ -104,13 +105,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # An encoding that lacks a character must not stop a report.
             stream.reconfigure(errors="backslashreplace")
+    given = sys.argv[1:] if arguments is None else list(arguments)
     code: object = OK
     try:
-        _command()(None if arguments is None else list(arguments), prog_name="guardrail")
+        code = _command()(given, prog_name="guardrail", standalone_mode=False)
     except SystemExit as ended:
         code = ended.code
-    except KeyboardInterrupt:
+    except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
+    except Misuse as problem:
+        complain(problem, given)
+        return USAGE
     try:
         sys.stdout.flush()
     except BrokenPipeError:

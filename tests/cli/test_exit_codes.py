@@ -73,11 +73,23 @@ def test_policies_without_tests_and_traffic_are_nothing_to_check(run, folder):
 
 
 USAGE = {
-    ("check",): "Missing argument",
-    ("chekc", "policies"): "No such command",
-    ("check", "policies", "--trafic", "x"): "No such option",
+    ("check",): "`PATH…` is missing: `guardrail check --help` tells what it takes",
+    ("chekc", "policies"): "there is no command `chekc`: did you mean `check`?",
+    ("actor", "sho", "a"): "there is no command `sho`: did you mean `show`?",
+    ("check", "policies", "--trafic", "x"): "no option `--trafic`: did you mean `--traffic`?",
+    ("check", "policies", "--zz"): "no option `--zz`: `guardrail check --help` tells what",
+    ("check", "policies", "--traffic"): "`--traffic` needs a value",
+    ("check", "policies", "--allow-empty=no"): "`--allow-empty` takes no value",
+    ("rule", "GR101", "GR102"): "`GR102` is more than the command takes: `guardrail rule --help`",
+    ("simulate", "policies", "--attack", "white-box"): (
+        "error: `--attack` is `white-box`: did you mean `whitebox`?"
+    ),
+    ("check", "policies", "--fail-on", "x"): "is `x`: it can be `error`, `warn`, `note`",
+    ("check", "policies", "--workers", "0"): "`--workers` is `0`: give at least 1",
+    ("check", "policies", "--workers=900"): "`--workers` is `900`: give at most 256",
+    ("simulate", "policies", "--seed", "x"): "`--seed` is `x`: give a whole number",
     ("check", "policies", "--warmup", "1 day"): "`1 day` is not a duration",
-    ("check", "policies", "--format", "xml"): "Invalid value",
+    ("check", "policies", "--format", "xml"): "error: `--format`: `xml` is not FORM",
     ("check", "absent"): "there is no `absent`",
     (*CHECK, "absent.jsonl"): "cannot read `absent.jsonl`: no such file or directory",
     (*CHECK, "policies"): "cannot read `policies`: is a directory",
