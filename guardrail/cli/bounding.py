@@ -173,7 +173,10 @@ def _assumption(written: str, policies: PolicySet) -> tuple[str, Any]:
     if name in _OWN_OPTIONS:
         raise SettingError(f"`--assume {written}`: say that with `{_OWN_OPTIONS[name]}`")
     if fact.source is Source.CLIENT:
-        raise SettingError(f"`--assume {written}`: `{name}` is what the caller says it is")
+        raise SettingError(
+            f"`--assume {written}`: `{name}` is what the caller says it is, and "
+            "bounds hold whatever that is: leave it out"
+        )
     value = _value(fact, text) if text else None
     if text and value is None:
         raise SettingError(f"`--assume {written}`: `{text}` is no value of `{name}`")

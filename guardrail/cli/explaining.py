@@ -107,7 +107,10 @@ def _fresh_guard(policies: PolicySet, question: Question, store: MemoryStore) ->
 
 def _recorded(policies: PolicySet, question: Question) -> Decision:
     if question.used or question.tokens is not None or question.at is not None:
-        raise SettingError("a recorded request has its own tokens, time and counters")
+        raise SettingError(
+            "a recorded request has its own tokens, time and counters: leave out `--tokens`, "
+            "`--at` and `--used`"
+        )
     with ExitStack() as closing:
         files = TrafficFiles([question.traffic or ""], closing)
         mapping = load_map(question.map, policies) if question.map is not None else None

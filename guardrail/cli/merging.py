@@ -81,7 +81,9 @@ def _whole(paths: list[str]) -> list[ShardFile]:
     missing = sorted(set(range(1, first.count + 1)) - set(numbers))
     if missing:
         named = ", ".join(f"{number}/{first.count}" for number in missing[:10])
-        raise SettingError(f"parts are missing: {named}")
+        raise SettingError(
+            f"parts are missing: {named}: name all results, or replay these with `--shard`"
+        )
     if len(numbers) > first.count:
         raise SettingError("a part is given twice: name each once")
     return shards
