@@ -114,8 +114,16 @@ class Amounts:
             return self._banded(node, read) if banded else self._table(node, read)
         help = "write an amount, `{by: FACT, VALUE: amount, …}`, `{by: FACT, bands: {…}}` or "
         help += "`{fact: NAME}`"
+        help = self._table_meant(node) or help
         self._report("GR110", node, f"{kind_of(node)} is not an amount", help)
         return None
+
+    def _table_meant(self, node: Node) -> str | None:
+        """Return the advice on a map of the values of a fact that does not name the fact."""
+        keys = [entry.key.text for entry in node.entries] if isinstance(node, MapNode) else []
+        values = {key for key in keys if not remaining(key) and key != "else"}
+        meant = [fact for fact in self.scope.facts.values() if values and values <= {*fact.values}]
+        return f"write `by: {meant[0].name}` before its rows" if len(meant) == 1 else None
 
     def _read(self, node: Scalar, read: _Reader) -> int | Failure | None:
         try:

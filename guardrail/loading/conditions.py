@@ -9,7 +9,7 @@ from typing import NamedTuple, cast
 from guardrail.loading.findings import Scope
 from guardrail.loading.foreign import COMBINATOR_WORDS, always, expression, fact_name, higher
 from guardrail.loading.foreign import operator as operator_advice
-from guardrail.loading.foreign_values import NO_ENVIRONMENT, environment
+from guardrail.loading.foreign_values import NO_ENVIRONMENT, boolean, environment
 from guardrail.loading.lists import Lists, list_name
 from guardrail.loading.nodes import (
     Entry,
@@ -426,7 +426,7 @@ class Operators:
         value = node.value if isinstance(node, Scalar) else None
         if not isinstance(value, bool):
             message = f"`exists` must be `true` or `false`, not {kind_of(node)}"
-            self._report("GR102", node, message, None)
+            self._report("GR102", node, message, boolean(text_in(node) or ""))
             return None
         return self._test(fact, name, value, node)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Unpack
 
 from guardrail.errors import Diagnostic, Severity, Span
-from guardrail.loading.foreign import fact_name
+from guardrail.loading.foreign import declaration, fact_name
 from guardrail.loading.nodes import ListNode, MapNode, Node
 from guardrail.loading.suggest import did_you_mean, suggestion
 from guardrail.loading.text import Advice, Source, place_of, quoted
@@ -168,7 +168,7 @@ class Scope:
             if self.facts_at is not None:
                 label = f"not declared under `facts:` ({place_of(self.facts_at)})"
             if help is None:
-                declare = f"declare it: `{name}: {{type: string}}`" if len(name) < 40 else None
+                declare = f"declare it: {declaration(name)}" if len(name) < 40 else None
                 help = fact_name(name, self.facts)
                 help = help or suggestion(name, (*self.facts, *also), declare)
             self.findings.report(

@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from guardrail.loading.foreign_values import boolean
 from guardrail.loading.nodes import ListNode, MapNode, Node, Scalar
 from guardrail.loading.shapes import VERBS
-from guardrail.model.facts import STANDARD_FACTS, Fact, FactType
+from guardrail.model.facts import STANDARD_FACTS, Fact, FactType, Source
 
 _STRONGEST = "leave it out: every rule is evaluated, and the strongest effect wins"
 _NO_ALLOW = "leave the rule out: what no rule refuses is served; `exemptions` spare someone a rule"
@@ -66,6 +67,18 @@ _RULE_WORDS: Mapping[str, str] = {
     **dict.fromkeys(("missing", "on_missing", "default"), "write `unknown: match`, or `skip`"),
     **dict.fromkeys(("tags", "metadata", "annotations"), "write `labels: {…}`"),
     **dict.fromkeys(("sample", "percent", "percentage", "canary"), "write `rollout: 5%`"),
+    **dict.fromkeys(
+        (
+            "on_exceed",
+            "on_exceeded",
+            "exceeded",
+            "when_exceeded",
+            "on_limit",
+            "on_over",
+            "overflow",
+        ),
+        "write `over`",
+    ),
 }
 _LIMIT_WORDS: Mapping[str, str] = {
     **_ZONE_WORDS,
@@ -195,6 +208,10 @@ def limit_key(verb: str, name: str) -> str | None:
         if verb == "rate":
             return "write the time into the amount: `requests: 60/minute`"
         return "write `lease`" if verb == "concurrency" else "write `per`"
+    if name == "burst":
+        return "leave it out: only a `rate` has one; of a `budget` all may be used at once"
+    if name in ("strategy", "algorithm", "window_type", "sliding", "rolling", "calendar", "fixed"):
+        return "leave it out: `per: 24h` is a window that rolls, `per: day` one of the calendar"
     if name.startswith("cost_"):
         return "write `cost_usd`: money is counted in dollars"
     if name in ("limit", "amount", "count", "maximum", "most") and verb in (
@@ -208,6 +225,18 @@ def limit_key(verb: str, name: str) -> str | None:
 def remaining(name: str) -> bool:
     """Tell whether a row of a table is called as all others are called elsewhere."""
     return name.lower() in ("default", "other", "others", "otherwise", "rest", "any", "*", "_")
+
+
+def missing_window(node: Node) -> str | None:
+    """Return the advice on a budget without a window whose amounts have one: `100/day`."""
+    for entry in node.entries if isinstance(node, MapNode) else ():
+        found = _PACED.fullmatch(entry.value.text) if isinstance(entry.value, Scalar) else None
+        if found is not None:
+            return f"write `{entry.key.text}: {found[1]}, per: {found[2]}`"
+    return None
+
+
+_PACED = re.compile(r"([\d.]+[kMG]?)\s*(?:/|\s+per\s+|\s+an?\s+)\s*(hour|day|week|month)")
 
 
 def undeclared_unit(name: str) -> str:
@@ -241,13 +270,78 @@ def fact_name(name: str, known: Mapping[str, Fact], value: Node | None = None) -
     owner, _, last = lowered.partition(".")
     meant = _FACT_WORDS.get(last) if owner in _OWNERS else None
     if meant in known or meant in STANDARD_FACTS:
-        return f"did you mean `{meant}`? Else declare it: `{name}: {{type: string}}`"
+        return f"did you mean `{meant}`? Else declare it: {declaration(name)}"
     return None
+
+
+def declaration(name: str) -> str:
+    """Return how a fact is declared that may be meant by a name.
+
+    What is told of accounts, cards and networks is a server's, as all that is built in of these is.
+    """
+    source = ", source: server" if name.partition(".")[0] in _SERVERS else ""
+    return f"`{name}: {{type: string{source}}}`"
+
+
+_SERVERS = {name.partition(".")[0] for name in STANDARD_FACTS} - {
+    name.partition(".")[0] for name, fact in STANDARD_FACTS.items() if fact.source is Source.CLIENT
+}
 
 
 def choice(key: str, word: str) -> str | None:
     """Return which choice of a key another tool's word stands for, None if that is not known."""
     return _CHOICE_WORDS.get(key, {}).get(word.lower())
+
+
+def value_of(fact: Fact, text: str) -> str | None:
+    """Return the advice on a text that is none of the values of a fact."""
+    other = _NEGATED.fullmatch(text)
+    if other is not None:
+        return f"write `{fact.name}: {{not: {other[1]}}}`" if other[1] in fact.values else None
+    word = text.lower().replace("-", "_").replace(" ", "_")
+    if fact.name == "time.weekday" and word in _DAYS:
+        return f"write `time.weekday: {_DAYS[word]}`"
+    meant = _VALUE_WORDS.get(fact.name, {}).get(word)
+    return None if meant is None else f"did you mean `{meant}`?"
+
+
+def negated(text: str) -> bool:
+    """Tell whether a text says elsewhere what a value is not."""
+    return _NEGATED.fullmatch(text) is not None
+
+
+_NEGATED = re.compile(r"(?:!=?|<>|not\s)\s*(.+)")
+_DAYS: Mapping[str, str] = {
+    **dict.fromkeys(("weekend", "weekends"), "{in: [sat, sun]}"),
+    **dict.fromkeys(("weekday", "weekdays", "workday", "workdays"), "{not_in: [sat, sun]}"),
+}
+_VALUE_WORDS: Mapping[str, Mapping[str, str]] = {
+    "time.weekday": {
+        name: name[:3]
+        for name in "monday tuesday wednesday thursday friday saturday sunday".split()
+    },
+    "network.kind": {
+        **dict.fromkeys(("datacenter", "data_center", "cloud", "server", "hoster"), "hosting"),
+        **dict.fromkeys(("cellular", "cell", "wireless", "lte"), "mobile"),
+        **dict.fromkeys(("home", "isp", "broadband"), "residential"),
+        **dict.fromkeys(("corporate", "company", "office", "enterprise"), "business"),
+    },
+    "enforcement.status": {
+        **dict.fromkeys(("ban", "blocked", "block", "closed", "terminated"), "banned"),
+        **dict.fromkeys(("ok", "active", "good", "normal", "clear"), "unrestricted"),
+        **dict.fromkeys(("review", "in_review", "under_review"), "pending"),
+    },
+    "request.capability": {
+        **dict.fromkeys(("completion", "completions", "text", "llm"), "chat"),
+        **dict.fromkeys(("speech", "voice", "tts", "stt", "transcription", "sound"), "audio"),
+        **dict.fromkeys(("coding", "programming"), "code"),
+        **dict.fromkeys(("agent", "agents", "tools", "tool_use"), "agentic"),
+        **dict.fromkeys(("picture", "pictures", "images", "drawing"), "image"),
+        **dict.fromkeys(("embeddings", "vectors"), "embedding"),
+        **dict.fromkeys(("batches", "bulk"), "batch"),
+    },
+}
+"""Under each fact the words that others have for one of its values."""
 
 
 def operator(fact: Fact, name: str, value: Node) -> str | None:
@@ -364,7 +458,7 @@ def map_of(name: str, value: Scalar) -> str | None:
     """Return the advice on a single value where a verb takes a map."""
     text = value.text
     if name == "block":
-        return "write `block: {}`" if value.value is not False else "leave the rule out"
+        return _block(value)
     if name == "rate":
         return f"write `rate: {{requests: {text}, key: account.id}}`"
     if name == "concurrency":
@@ -374,6 +468,18 @@ def map_of(name: str, value: Scalar) -> str | None:
     if name == "degrade" and isinstance(value.value, str):
         return f"write `degrade: {{model: {text}}}`"
     return None
+
+
+def _block(value: Scalar) -> str:
+    if isinstance(value.value, int) and not isinstance(value.value, bool):
+        return f"write `block: {{status: {value.text}}}`"
+    if isinstance(value.value, str) and boolean(value.text) is None:
+        return (
+            f'write `block: {{message: "{value.text}"}}`'
+            if len(value.text) < 40
+            else ("write `block: {message: …}`")
+        )
+    return "write `block: {}`" if value.value is not False else "leave the rule out"
 
 
 def higher(name: str, keys: Iterable[str], owner: str) -> str | None:

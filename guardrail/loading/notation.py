@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import TypeVar
 
 import limits
 
+from guardrail.loading import foreign
 from guardrail.loading.findings import Scope
 from guardrail.loading.foreign_values import (
     NO_ENVIRONMENT,
@@ -124,7 +125,7 @@ def _amount_help(written: str, *, money: bool) -> str | None:
     counted = _NUMBER_WORDS.sub(lambda found: _NUMBERS[found[1].lower()[0]], written.strip())
     if counted != written and AMOUNT.fullmatch(counted):
         return f"did you mean `{counted}`?"
-    fixed = written.replace("_", "").replace(",", "")
+    fixed = re.sub(r"[_,\s]", "", written)
     fixed = fixed.replace("K", "k").replace("m", "M").replace("g", "G").replace("b", "G")
     if fixed != written and AMOUNT.fullmatch(fixed):
         return f"did you mean `{fixed}`? k, M and G are thousands, millions and thousand millions"
@@ -450,14 +451,27 @@ def _no_choice(fact: Fact, node: Scalar) -> NotationError:
         )
     if node.text in fact.values:
         return NotationError("is not text", f'quote it: `"{node.text}"`', code="GR102")
+    help = foreign.value_of(fact, node.text)
+    if help is None and not foreign.negated(node.text):
+        help = suggestion(node.text, fact.values, None) or _begun(node.text, fact.values)
     return NotationError(
         f"is not a value of {name}",
-        suggestion(node.text, fact.values, None),
+        help,
         label=f"one of {listed(fact.values, 'or', 12)}",
         code="GR106",
     )
 
 
+def _begun(text: str, values: Sequence[str]) -> str | None:
+    """Return the help for a text that one value begins with, or that begins one: `sat`."""
+    word = text.lower()
+    short = [v for v in values if len(v) >= _SHORT and word.startswith(v.lower())]
+    long = [v for v in values if len(word) >= _SHORT and v.lower().startswith(word)]
+    found = {*short, *long}
+    return f"did you mean {quoted(found.pop())}?" if len(found) == 1 else None
+
+
+_SHORT = 3
 _READERS: dict[FactType, Callable[[Fact, Scalar], object]] = {
     FactType.STRING: _text,
     FactType.BOOL: _bool,

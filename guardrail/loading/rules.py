@@ -261,7 +261,8 @@ _IN_FACT_WORDS = {
     "hourly": "hour",
     "daily": "day",
     "weekly": "week",
-    "year": "365d",
+    **dict.fromkeys(("year", "1y", "1 year", "yearly", "annual", "annually"), "365d"),
+    **dict.fromkeys(("forever", "ever", "always", "total", "all-time", "never"), "lifetime"),
 }
 
 
@@ -499,7 +500,11 @@ def read_window(written: object) -> Window:
         help = "write `hour`, `day`, `week`, `month`, `lifetime`, or a length such as `30d`"
         near = None
         if isinstance(written, str):
-            near = _IN_FACT_WORDS.get(written) or duration(written) or nearest(written, _CALENDAR)
+            near = (
+                _IN_FACT_WORDS.get(written.lower())
+                or duration(written)
+                or nearest(written, _CALENDAR)
+            )
         help = help if near is None else f"did you mean {quoted(near)}?"
         raise NotationError("is not a window", help) from None
     return Window("rolling", str(written), length)

@@ -186,7 +186,8 @@ def _missing_key(path: Path, place: Place) -> None:
         place.report("GR102", owner, f"missing `{name}`", help=f"add `{name}:`")
         return
     message = f"{quoted(str(verb))} has no `{name}`" if verb else f"missing `{name}`"
-    place.report_key("GR102", owner, message, help=f"add `{name}:`")
+    paced = foreign.missing_window(place.at(*owner)) if (verb, name) == ("budget", "per") else None
+    place.report_key("GR102", owner, message, help=paced or f"add `{name}:`")
 
 
 def _not_a_choice(shape: type[Shape], path: Path, place: Place) -> None:
