@@ -479,6 +479,13 @@ MISTAKES = {
     ),
     "a star in a list": Mistake("GR223", block('{account.org: {in: ["org_*", org_2]}}'), "org_*"),
     "a regular expression": Mistake("GR223", block('{client.agent: "^curl/.*"}'), "curl"),
+    "a sign that negates": Mistake("GR223", block('{client.agent: "!curl"}'), "curl"),
+    "a sign that negates, in a list": Mistake(
+        "GR223", block('{account.org: {in: ["!org_1", org_2]}}'), "!org_1"
+    ),
+    "a sign that equals": Mistake("GR223", block('{account.id: "== a1"}'), "a1"),
+    "alternatives without brackets": Mistake("GR223", block("{account.id: a1|a2}"), "a1|a2"),
+    "an expression between strokes": Mistake("GR223", block("{client.agent: /curl/i}"), "/curl/i"),
     "alternatives in brackets": Mistake("GR223", block('{client.agent: "(curl|wget)"}'), "curl"),
     "a star after a prefix": Mistake("GR223", block('{client.agent: {prefix: "curl*"}}'), "curl"),
     "a class of characters": Mistake(

@@ -122,16 +122,48 @@ def _pattern(written: Written, tested: Tested) -> None:
     # An endpoint's name has a star in the place of what differs: `/model/*/converse`.
     named = tested.fact.name == "request.endpoint" and tested.operator != "prefix"
     star = "*" in (text.replace("/*/", "//") if named else text) or text.endswith("?")
-    if tested.operator not in ("in", "not_in", "prefix") or not (star or _REGULAR.search(text)):
+    if tested.operator not in ("in", "not_in", "prefix"):
+        return
+    if (meant := _expression(tested)) is not None:
+        message = f"{quoted(text)} is compared as it stands: a value knows no signs"
+        written.scope.findings.report("GR223", tested.node, message, help=meant)
+        return
+    if not (star or _REGULAR.search(text)):
         return
     message = f"{quoted(text)} is compared as it stands: a test knows no patterns"
     plain = re.sub(r"^\^|(\.?\*|\.\+)?\$?$", "", text)
     help = "list the values with `in`, or use `prefix` for those that start alike"
     if plain and not re.search(r"[*?\\^$\[\](|)+]", plain):
         help = f"write `{{prefix: {plain}}}` for all that start so"
-        if not re.search(r"[*+]\$?$", text):
+        begins = text[0] == "^" and text[-1] != "$"
+        if not (begins or re.search(r"[*+]\$?$", text)):
             help = f"write `{plain}`"
     written.scope.findings.report("GR223", tested.node, message, help=help)
+
+
+def _expression(tested: Tested) -> str | None:
+    """Return what a value means that begins with a sign, or that parts others by one."""
+    text, name = tested.node.text, tested.fact.name
+    signed = _SIGNED.fullmatch(text)
+    if signed is not None and tested.operator != "prefix":
+        negates = signed[1] in ("!", "!=", "<>")
+        if tested.in_list or tested.operator == "not_in":
+            listed = negates and tested.operator == "in"
+            return f"leave `{signed[1]}` out" + (", and write `not_in`" if listed else "")
+        return (
+            f"write `{name}: {{not: {signed[2]}}}`" if negates else f"write `{name}: {signed[2]}`"
+        )
+    if name not in (*_IDENTIFIERS, "client.agent"):
+        return None
+    if re.fullmatch(r"/[^/]+/[a-z]*", text):
+        return "list the values with `in`, or use `prefix` for those that start alike"
+    parts = text.split("|")
+    if len(parts) > 1 and all(re.fullmatch(r"\s*[\w.:/-]+\s*", part) for part in parts):
+        return f"write `{name}: {{in: [{', '.join(part.strip() for part in parts)}]}}`"
+    return None
+
+
+_SIGNED = re.compile(r"(!=?|==?|=~|<>|~)\s*([\w.:/-]+)")
 
 
 def _several_addresses(written: Written, tested: Tested) -> None:
