@@ -117,7 +117,7 @@ def _count_bad(
     if not line or line.isspace():
         return
     why = "" if bad.full else why_bad(line)
-    if source.is_torn and ends:
+    if source.is_torn and ends and why.startswith(("not JSON", "not UTF-8")):
         why += ": the file ends within the line"
     bad.add(source.name, number, why)
 

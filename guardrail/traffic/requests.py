@@ -193,6 +193,8 @@ def _row(line: bytes) -> dict[str, Any] | str:
         return "nested too deeply"
     except msgspec.DecodeError as error:
         return _why_no_json(line, str(error))
+    if isinstance(row, list) and row and all(isinstance(part, dict) for part in row):
+        return "a list of objects: a document needs a map with `format: json`"
     return row if isinstance(row, dict) else "not a JSON object"
 
 

@@ -78,6 +78,7 @@ def test_empty_lines_are_neither_requests_nor_bad(tmp_path):
 BAD = {
     "[]": "not a JSON object",
     '"x"': "not a JSON object",
+    '[{"ts":1,"facts":{}}]': "a list of objects: a document needs a map with `format: json`",
     "{": "not JSON by itself: a document over several lines needs a map with `format: json`",
     '{"ts": 1': "not JSON",
     "nonsense": "not JSON",
@@ -120,6 +121,13 @@ def test_a_bad_line_is_kept_with_its_number_and_its_reason(tmp_path, line, reaso
 
     assert [number for number, _, _ in requests] == [1, 3]
     assert bad.first == [(str(tmp_path / "traffic.jsonl"), 2, reason)]
+
+
+@pytest.mark.parametrize(("line", "cut"), [('{"ts":1', True), ("[]", False), ('{"ts":1}', False)])
+def test_a_last_line_that_is_whole_is_not_said_to_be_cut(tmp_path, line, cut):
+    _, bad = read(tmp_path, '{"ts":1,"facts":{}}', line)
+
+    assert bad.first[0][2].endswith(": the file ends within the line") is cut
 
 
 def test_bytes_that_are_not_utf_8_make_a_bad_line(tmp_path):
