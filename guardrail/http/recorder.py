@@ -264,6 +264,8 @@ def _figures(
     """Yield what this process counts elsewhere, by series."""
     yield "guardrail_store_failures_total", health.failures
     yield "guardrail_store_unasked_total", health.unasked
+    yield "guardrail_store_away", int(health.breaker != "closed")
+    yield "guardrail_corrections_waiting", health.queued
     yield "guardrail_corrections_lost_total", health.lost
     yield "guardrail_corrections_repeated_total", health.repeated
     yield "guardrail_records_lost_total", unlogged

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from guardrail.guard import Guard
+from guardrail.guard.breaker import IN_A_ROW
 from guardrail.loading import load_text
 from guardrail.testing import MovableClock
 from guardrail.wsgi import GuardrailMiddleware
+from tests.guard.failing import DOWN, ScriptedStore
 from tests.http.accounts import HASH_KEY, Accounts
 from tests.http.documented import Dead
 from tests.http.driving import Guarded, completion
@@ -56,3 +58,22 @@ def test_a_share_is_served_and_more_waits_until_the_store_may_be_back(way):
     # However the returns are spread, clients wait this one out by themselves.
     assert "x-should-retry" not in answers[2][1]
     assert ask("key-nobody")[0] == 503
+
+
+def test_scrapes_tell_that_the_store_is_away_and_how_much_waits_for_it():
+    store = ScriptedStore()
+    guarded = Guarded(POLICY, store=store)
+
+    def told() -> list[str]:
+        names = ("guardrail_store_away ", "guardrail_corrections_waiting ")
+        return [line for line in guarded.app.metrics().splitlines() if line.startswith(names)]
+
+    guarded.ask()
+    assert told() == ["guardrail_corrections_waiting 0", "guardrail_store_away 0"]
+    store.settles = False
+    guarded.ask()
+    assert told() == ["guardrail_corrections_waiting 1", "guardrail_store_away 0"]
+    store.fault = DOWN
+    for _ in range(IN_A_ROW):
+        guarded.ask()
+    assert told() == ["guardrail_corrections_waiting 1", "guardrail_store_away 1"]
