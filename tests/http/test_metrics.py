@@ -12,11 +12,13 @@ from http.client import HTTPConnection, HTTPException
 
 import pytest
 
+from guardrail.asgi import GuardrailMiddleware
 from guardrail.errors import SettingError
 from guardrail.http import counts
 from guardrail.http.counts import Counts, SharedCounts
 from guardrail.http.settings.build import configure
-from tests.http.driving import Guarded
+from tests.http.documented import DOCUMENT
+from tests.http.driving import JSON, Guarded, Host, ask, completion
 from tests.stores.servers import eventually, free_port
 
 POLICY = """
@@ -53,6 +55,21 @@ def test_a_scrape_with_the_token_is_told_the_counts_and_not_counted_itself():
         door.ask(path="/metrics", method="GET", body=b"", key=None, headers=BEARER).body
         == call.body
     )
+
+
+def test_the_document_has_every_series_and_no_other(tmp_path):
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    door = GuardrailMiddleware(
+        Host([completion()], headers=JSON),
+        policies=tmp_path / "policy.yaml",
+        store="memory://",
+        environ={},
+    )
+    ask(door)
+    ask(door, b"{")
+    told = set(re.findall(r"`(guardrail_[a-z_]+)`", DOCUMENT.read_text("utf-8")))
+
+    assert told == set(re.findall(r"^# TYPE (\w+)", door.metrics(), re.MULTILINE))
 
 
 @pytest.mark.parametrize(
