@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -53,6 +54,7 @@ class Shown:
         store.open()
         self.server = server
         self.state = store.state
+        self.seen: dict[str, Any] = {}
         self.store: Any = Awaited(store.awaited()) if is_async else store
 
     def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
@@ -68,9 +70,20 @@ class Shown:
         """Close the store."""
         self.store.close()
 
+    @contextmanager
+    def at_once(self, keys: Sequence[str]) -> Iterator[None]:
+        """Show some records as one question to each server finds them, until the block ends."""
+        names = [self.state.context().names[key] for key in keys]
+        self.seen = dict(zip(keys, self.server.get_all(names), strict=True))
+        yield
+        self.seen = {}
+
     def record(self, key: str) -> list[Any]:
         """Return a record as it lies on the server."""
-        value = self.server.get(self.state.context().names[key])
+        if key in self.seen:
+            value = self.seen[key]
+        else:
+            value = self.server.get(self.state.context().names[key])
         found: list[Any] = [] if value is None else msgspec.msgpack.decode(value)
         return found
 

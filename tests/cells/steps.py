@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import lru_cache
 from random import Random
 from typing import NamedTuple, Protocol
@@ -142,10 +143,11 @@ class Inspected(Store, Protocol):
 
 
 def state(store: Inspected) -> dict[str, object]:
-    """Return everything a store recorded."""
-    windows = {key: store.slots(key) for key in WINDOWED}
-    lines = {key: store.drained(key) for key in DRAINING}
-    sets = {key: store.members(key) for key in SETS}
+    """Return everything a store recorded; a server is asked once for all of it."""
+    with getattr(store, "at_once", nullcontext)((*WINDOWED, *DRAINING, *SETS)):
+        windows = {key: store.slots(key) for key in WINDOWED}
+        lines = {key: store.drained(key) for key in DRAINING}
+        sets = {key: store.members(key) for key in SETS}
     return {**windows, **lines, **sets}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import socket
+from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
@@ -121,6 +122,19 @@ class Cluster:
     def get(self, name: bytes) -> Any:
         """Return a record as it lies on its server."""
         return self.owner(slot_of(name)).get(name)
+
+    def get_all(self, names: Sequence[bytes]) -> list[Any]:
+        """Return some records as they lie on their servers, each of which is asked once."""
+        owners = [self.owner(slot_of(name)) for name in names]
+        found: dict[bytes, Any] = {}
+        for server in set(owners):
+            its = [name for name, owner in zip(names, owners, strict=True) if owner is server]
+            # One command for all of them may not name records of several slots.
+            asking = server.client.pipeline(transaction=False)
+            for name in its:
+                asking.get(name)
+            found.update(zip(its, asking.execute(), strict=True))
+        return [found[name] for name in names]
 
     def close(self) -> None:
         """End its servers."""

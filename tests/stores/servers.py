@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -122,6 +122,11 @@ class Server:
     def get(self, name: bytes) -> Any:
         """Return a record as it lies on the server."""
         return self.client.get(name)
+
+    def get_all(self, names: Sequence[bytes]) -> list[Any]:
+        """Return some records as they lie on the server."""
+        found: list[Any] = self.client.mget(names)
+        return found
 
     def held(self) -> list[str]:
         """Return the addresses of the connections that guardrail holds to it."""
