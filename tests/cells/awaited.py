@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
 
 from guardrail.model.cells import Cell, Charge, Correction, Outcome, Pool
 from guardrail.stores import AsyncStore
 from guardrail.stores.links import Decide, Query
+
+T = TypeVar("T")
 
 
 class Awaited:
@@ -18,24 +20,28 @@ class Awaited:
         self.store = store
         self.runner = asyncio.Runner()
 
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await something; unlike the runner, without a handler of interrupts for each call."""
+        return self.runner.get_loop().run_until_complete(work)
+
     def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
         """Charge, awaited."""
-        return self.runner.run(self.store.acquire(charges, cells, now))
+        return self.run(self.store.acquire(charges, cells, now))
 
     def settle(self, corrections: Sequence[Correction], now: int) -> None:
         """Correct, awaited."""
-        self.runner.run(self.store.settle(corrections, now))
+        self.run(self.store.settle(corrections, now))
 
     def linked(self, query: Query, decide: Decide, now: int) -> bool:
         """Read, decide and write about links, awaited."""
         store: Any = self.store
-        done: bool = self.runner.run(store.linked(query, decide, now))
+        done: bool = self.run(store.linked(query, decide, now))
         return done
 
     def every(self) -> Mapping[bytes, bytes]:
         """Return all rows of links, awaited."""
         store: Any = self.store
-        rows: Mapping[bytes, bytes] = self.runner.run(store.every())
+        rows: Mapping[bytes, bytes] = self.run(store.every())
         return rows
 
     def share(self, pools: Sequence[Pool]) -> None:
@@ -45,5 +51,5 @@ class Awaited:
 
     def close(self) -> None:
         """Close the store and the loop."""
-        self.runner.run(self.store.close())
+        self.run(self.store.close())
         self.runner.close()

@@ -39,11 +39,11 @@ class Awaiting:
     ) -> Decision:
         """Decide, awaited."""
         deciding = self.guard.decide(facts, estimate, unavailable=unavailable, now=now)
-        return self.runner.run(deciding)
+        return self.runner.get_loop().run_until_complete(deciding)
 
     def settle(self, decision: Decision, usage: Mapping[str, object], *, now: float) -> None:
         """Settle, awaited."""
-        self.runner.run(self.guard.settle(decision, usage, now=now))
+        self.runner.get_loop().run_until_complete(self.guard.settle(decision, usage, now=now))
 
     def with_policies(self, policies: PolicySet) -> Awaiting:
         """Return a guard of other policies."""
@@ -51,7 +51,7 @@ class Awaiting:
 
     def close(self) -> None:
         """Close the guard."""
-        self.runner.run(self.guard.close())
+        self.runner.get_loop().run_until_complete(self.guard.close())
         self.runner.close()
 
 

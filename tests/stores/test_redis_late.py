@@ -83,10 +83,10 @@ class Asked:
         self.hand.delay = max(delay, 0.0)
         found = method(*arguments)
         if inspect.iscoroutine(found):
-            found = self.runner.run(found)
+            found = self.runner.get_loop().run_until_complete(found)
             self.hand.cut, self.hand.delay = False, 0.0
             # An event loop goes on between two requests, and hears what is late.
-            self.runner.run(asyncio.sleep(0.0 if hurried else LATE))
+            self.runner.get_loop().run_until_complete(asyncio.sleep(0.0 if hurried else LATE))
         self.hand.cut, self.hand.delay = False, 0.0
         return found
 
