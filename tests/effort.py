@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cProfile
 import gc
 import sys
 from collections.abc import Callable
@@ -9,20 +10,16 @@ from collections.abc import Callable
 
 def calls_of(work: Callable[[], object]) -> int:
     """Return how many calls of functions, also of C, some work takes."""
-    count = 0
-
-    def counted(*_: object) -> None:
-        nonlocal count
-        count += 1
-
+    # Python's own profiler counts in C, ten times as fast as a function of Python would.
+    profiler = cProfile.Profile(subcalls=False)
     gc.disable()
-    sys.setprofile(counted)
+    profiler.enable()
     try:
         work()
     finally:
-        sys.setprofile(None)
+        profiler.disable()
         gc.enable()
-    return count
+    return sum(entry.callcount for entry in profiler.getstats())
 
 
 def lines_of(work: Callable[[], object]) -> int:

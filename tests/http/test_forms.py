@@ -267,7 +267,7 @@ def test_many_parts_and_fields_are_refused_before_they_are_read():
             with pytest.raises(UnreadableError):
                 read_form(body, kind)
 
-        assert calls_of(refused) < 100
+        assert calls_of(refused) < 50
 
 
 def test_files_of_one_name_are_joined_once():
