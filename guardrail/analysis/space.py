@@ -145,6 +145,8 @@ class Space:
         self._rarest: dict[str, int] = {}
         """The places of the rarest values of all that facts may have."""
         self._ranks: dict[str, list[tuple[int, float, int]]] = {}
+        self.answered: dict[tuple[Formula, ...], bool] = {}
+        """Whether a request makes formulas true, of those that were asked about."""
         self.rules_of_requests = tuple(self._derived())
         self.unstated = {name: where for name in self.raw if (where := self._unstated(name))}
 

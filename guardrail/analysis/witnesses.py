@@ -61,7 +61,15 @@ def smallest(space: Space, formulas: Sequence[Formula], more: More | None = None
 
 def possible(space: Space, formulas: Iterable[Formula], more: More | None = None) -> bool:
     """Tell whether there is a request that makes all formulas true; `more` as for `smallest`."""
-    return some_point(space, formulas, more) is not None
+    if more is not None:
+        return some_point(space, formulas, more) is not None
+    asked = tuple(formulas)
+    found = space.answered.get(asked)
+    if found is None:
+        every = [*asked, *space.rules_of_requests]
+        clauses = _added(space, Clauses(space.full), every)
+        found = space.answered[asked] = _domains(space, clauses, every) is not None
+    return found
 
 
 def possible_twice(
@@ -107,16 +115,8 @@ def _searched(space: Space, every: list[Formula], more: More | None) -> dict[str
     clauses: Clauses | None = Clauses(space.full)
     added: list[Formula] = every
     while True:
-        for formula in added:
-            parts = None if clauses is None else space.clauses_of(formula)
-            if clauses is None or parts is None:
-                clauses = None
-                break
-            clauses.add(parts)
-        if clauses is None:
-            domains = space.find(Search(space.full, effort=space.effort), every, space.full)
-        else:
-            domains = space.find_by(clauses)
+        clauses = _added(space, clauses, added)
+        domains = _domains(space, clauses, every)
         if domains is None:
             return None
         chosen = space.rarest(domains)
@@ -125,6 +125,23 @@ def _searched(space: Space, every: list[Formula], more: More | None) -> dict[str
             return chosen
         assert not any(holds(formula, chosen) for formula in added)
         every += added
+
+
+def _added(space: Space, clauses: Clauses | None, formulas: Iterable[Formula]) -> Clauses | None:
+    """Return clauses with those of more formulas, None once one of them has other parts."""
+    for formula in formulas:
+        parts = None if clauses is None else space.clauses_of(formula)
+        if clauses is None or parts is None:
+            return None
+        clauses.add(parts)
+    return clauses
+
+
+def _domains(space: Space, clauses: Clauses | None, every: list[Formula]) -> Domains | None:
+    """Return sets of values of which each choice makes every formula true, by clauses if it can."""
+    if clauses is None:
+        return space.find(Search(space.full, effort=space.effort), every, space.full)
+    return space.find_by(clauses)
 
 
 class _Shrinking:
