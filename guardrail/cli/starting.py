@@ -398,6 +398,12 @@ def _map(path: str, tiers: tuple[str, ...]) -> TrafficMap:
                 f"`{path}` says of which kind accounts are: name the kinds, the lowest first, "
                 "with `--tiers`"
             ) from None
+        own = [found.message for found in error.diagnostics if found.code == "GR105"]
+        if own:
+            raise SettingError(
+                f"`{path}` names what a new set does not declare yet ({own[0]}): leave it out of "
+                "the map until a policy declares it"
+            ) from None
         raise
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import typer
 
 from guardrail.cli.output import Color, Output
-from guardrail.loading.suggest import suggestion
+from guardrail.loading.suggest import nearest, suggestion
 
 Misuse: type[Exception] = typer.BadParameter.__mro__[2]
 """What is raised for every command line that is wrong; the reader hands on no name for it."""
@@ -53,8 +53,21 @@ def worded(problem: Any, arguments: Sequence[str]) -> str:
 
 
 def _no_option(context: Any, arguments: Sequence[str], name: str) -> str:
-    known = [option for param in context.command.params for option in param.opts]
-    return _unknown(context, "option", name, (o for o in known if o.startswith("-")))
+    every = [option for param in context.command.params for option in param.opts]
+    known = [option for option in every if option.startswith("-")]
+    parts = _parts(name)
+    alike = [option for option in known if name in _parts(option) or option in parts]
+    if nearest(name, known) is None and len(alike) == 1:
+        return f"there is no option `{name}`: did you mean `{alike[0]}`?"
+    return _unknown(context, "option", name, known)
+
+
+def _parts(name: str) -> set[str]:
+    """Return the options that an option of several words begins or ends with: `--from-traffic`."""
+    words = name.removeprefix("--").split("-")
+    places = range(1, len(words))
+    begun, ends = ("-".join(words[:at]) for at in places), ("-".join(words[at:]) for at in places)
+    return {f"--{part}" for part in (*begun, *ends)}
 
 
 def _no_command(context: Any, arguments: Sequence[str], name: str) -> str:

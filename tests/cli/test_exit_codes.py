@@ -76,6 +76,8 @@ USAGE = {
     ("check",): "`PATH…` is missing: `guardrail check --help` tells what it takes",
     ("chekc", "policies"): "there is no command `chekc`: did you mean `check`?",
     ("actor", "sho", "a"): "there is no command `sho`: did you mean `show`?",
+    ("init", "--traffic", "x"): "no option `--traffic`: did you mean `--from-traffic`?",
+    ("check", "policies", "--door-name", "x"): "no option `--door-name`: did you mean `--door`?",
     ("check", "policies", "--trafic", "x"): "no option `--trafic`: did you mean `--traffic`?",
     ("check", "policies", "--zz"): "no option `--zz`: `guardrail check --help` tells what",
     ("check", "policies", "--traffic"): "`--traffic` needs a value",

@@ -141,12 +141,16 @@ def test_nothing_is_overwritten(run, folder):
         (("--from-traffic", "week.jsonl", "--tokens", "5k"), "give `--tokens` or"),
         (("--from-traffic", "week.jsonl", "--tiers", "a"), "accounts of `verified`"),
         (("--from-traffic", "week.jsonl", "--map", "tiers.yaml"), "with `--tiers`"),
+        (("--from-traffic", "week.jsonl", "--map", "own.yaml"), "leave it out of the map"),
         (("--from-traffic", "gone.jsonl"), "gone.jsonl"),
     ],
 )
 def test_an_answer_that_is_none_writes_nothing(run, folder, options, said):
     (folder / "tiers.yaml").write_text(
         "guardrail_map: 1\nts: {column: ts}\nfacts: {account.tier: {constant: verified}}\n"
+    )
+    (folder / "own.yaml").write_text(
+        "guardrail_map: 1\nts: {column: ts}\nfacts: {course.id: {column: course}}\n"
     )
     outcome = run("init", "new", *options)
 
