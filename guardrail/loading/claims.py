@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from guardrail.loading.amounts import Amounts
 from guardrail.loading.conditions import Conditions
 from guardrail.loading.findings import Path, Place, Scope
+from guardrail.loading.foreign import effect as other_effect
 from guardrail.loading.nodes import ListNode, MapNode, Node, all_or_none, kind_of, text_in
 from guardrail.loading.notation import MONEY, read_at
 from guardrail.loading.rules import read_window
@@ -104,7 +105,8 @@ class Claims:
             name = text_in(part)
             if name not in EFFECTS:
                 shown = kind_of(part) if name is None else quoted(name)
-                help = suggestion(name or "", EFFECTS, f"write {listed(EFFECTS, 'or')}")
+                help = other_effect(name or "")
+                help = help or suggestion(name or "", EFFECTS, f"write {listed(EFFECTS, 'or')}")
                 self.scope.report("GR106", part, f"{shown} is not an effect", help=help)
                 return None
             found.append(Effect[name.upper()])

@@ -161,7 +161,7 @@ _CHOICE_WORDS: Mapping[str, Mapping[str, str]] = {
     },
     "mode": {
         **dict.fromkeys(("dry-run", "dry_run", "dryrun", "audit", "monitor", "report"), "shadow"),
-        **dict.fromkeys(("log", "test", "warn"), "shadow"),
+        **dict.fromkeys(("log", "test", "warn", "dry"), "shadow"),
         **dict.fromkeys(("on", "active", "enabled", "live", "block", "deny"), "enforce"),
         **dict.fromkeys(("disabled", "inactive", "none"), "off"),
     },
@@ -176,6 +176,39 @@ _CHOICE_WORDS: Mapping[str, Mapping[str, str]] = {
     },
 }
 """Under each key the words that other tools have for one of its choices."""
+
+
+_EFFECT_WORDS: Mapping[str, str] = {
+    **dict.fromkeys(("deny", "denied", "reject", "rejected", "forbid", "refuse", "drop"), "block"),
+    **dict.fromkeys(("403", "401", "451", "blocked", "fail", "ban", "banned"), "block"),
+    **dict.fromkeys(("limit", "limited", "rate_limit", "rate_limited", "429"), "throttle"),
+    **dict.fromkeys(("throttled", "slow", "wait", "retry"), "throttle"),
+    **dict.fromkeys(("permit", "accept", "pass", "ok", "200", "allowed", "serve"), "allow"),
+    **dict.fromkeys(("downgrade", "degraded", "weaker", "fallback", "reroute"), "degrade"),
+}
+
+
+def effect(word: str) -> str | None:
+    """Return the advice on an effect by another name."""
+    meant = _EFFECT_WORDS.get(word.lower().replace("-", "_"))
+    return None if meant is None else f"did you mean `{meant}`?"
+
+
+def whole_section(name: str, wanted: str, value: Node) -> str | None:
+    """Return the advice on a section of another kind than the `wanted` one."""
+    if wanted == "a list" and isinstance(value, Scalar):
+        return f"write `{name}: [{value.text}]`" if len(value.text) < 40 else None
+    if wanted == "a list" and name == "units" and isinstance(value, MapNode):
+        return f"write `units: [{', '.join(entry.key.text for entry in value.entries[:6])}]`"
+    if wanted == "a list" and name == "tests" and isinstance(value, MapNode) and value.entries:
+        first = value.entries[0].key.text
+        if isinstance(value.entries[0].value, MapNode) and first != "facts":
+            return f"write `- name: {first}`, and below it what stands below `{first}`"
+    if wanted == "a list":
+        return "write `- ` before each, also where there is one alone"
+    if wanted == "a map" and isinstance(value, ListNode):
+        return "write `NAME: …` for each, without `- ` before it"
+    return None
 
 
 def rule_key(name: str, value: Node | None) -> str | None:
@@ -279,8 +312,11 @@ def declaration(name: str) -> str:
 
     What is told of accounts, cards and networks is a server's, as all that is built in of these is.
     """
-    source = ", source: server" if name.partition(".")[0] in _SERVERS else ""
-    return f"`{name}: {{type: string{source}}}`"
+    return f"`{name}: {{type: string{_source(name)}}}`"
+
+
+def _source(name: str) -> str:
+    return ", source: server" if name.partition(".")[0] in _SERVERS else ""
 
 
 _SERVERS = {name.partition(".")[0] for name in STANDARD_FACTS} - {
@@ -467,6 +503,13 @@ def map_of(name: str, value: Scalar) -> str | None:
         return f"write `budget: {{tokens: {text}, per: day, key: account.id}}`"
     if name == "degrade" and isinstance(value.value, str):
         return f"write `degrade: {{model: {text}}}`"
+    if name == "price":
+        return f"write `price: {{input: {text}, output: {text}}}`: USD per million tokens"
+    if name == "at_most":
+        amount = re.match(r"\d[\d.]*[kMG]?", text)
+        return f"write `at_most: {{tokens: {amount[0] if amount else '1M'}}}`"
+    if name == "window":
+        return f"write `window: {{strong: {text}, weak: {text}}}`"
     return None
 
 
@@ -480,6 +523,17 @@ def _block(value: Scalar) -> str:
             else ("write `block: {message: …}`")
         )
     return "write `block: {}`" if value.value is not False else "leave the rule out"
+
+
+def fact(name: str, value: Node) -> str | None:
+    """Return the advice on a fact that is declared by its type, or by its values, alone."""
+    if isinstance(value, ListNode):
+        listed = [part.text for part in value.parts if isinstance(part, Scalar)]
+        values = ", ".join(listed[:8])
+        return f"write `{name}: {{type: enum, values: [{values}]{_source(name)}}}`"
+    word = value.text if isinstance(value, Scalar) else ""
+    kind = choice("type", word) or (word if word in {kind.value for kind in FactType} else None)
+    return None if kind is None else f"write `{name}: {{type: {kind}{_source(name)}}}`"
 
 
 def higher(name: str, keys: Iterable[str], owner: str) -> str | None:

@@ -232,6 +232,8 @@ class Rules:
             place.report("GR118", path, message, label="it says `exemptible: false`", help=help)
             return
         help = did_you_mean(rule, known, "rules")
+        if rule in ("*", "all", "any", "every"):
+            help = "name each rule: an exemption lifts none that it does not name"
         place.report("GR118", path, f"unknown rule {quoted(rule)}", help=help)
 
 

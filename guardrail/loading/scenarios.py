@@ -10,6 +10,7 @@ from typing import Any
 
 from guardrail.loading.conditions import written
 from guardrail.loading.findings import Path, Place, Scope
+from guardrail.loading.foreign import effect as other_effect
 from guardrail.loading.nodes import (
     NOTHING,
     ListNode,
@@ -184,7 +185,10 @@ class Scenarios:
     ) -> dict[str, object] | None:
         facts: dict[str, object] = {}
         for name, node in written.items():
-            fact = self.scope.fact(name, place.key_span((*path, name)))
+            help = None
+            if name in self.scope.units:
+                help = f"an amount stands in a step: write `steps: [{{{name}: …, expect: …}}]`"
+            fact = self.scope.fact(name, place.key_span((*path, name)), help=help)
             value: object = None
             if fact is not None and fact.type in _SECONDS:
                 value = _seconds(node)
@@ -222,7 +226,7 @@ class Scenarios:
         if isinstance(node, Scalar) and isinstance(node.value, str):
             if node.value in EFFECTS:
                 return Expectation(effect=Effect[node.value.upper()], span=node.span)
-            help = suggestion(node.value, EFFECTS, None)
+            help = other_effect(node.value) or suggestion(node.value, EFFECTS, None)
             label = f"one of {listed(EFFECTS, 'or')}"
             message = f"{quoted(node.text)} is not an effect"
             self.scope.report("GR106", node, message, label=label, help=help)

@@ -21,7 +21,7 @@ from guardrail.loading.declarations import (
 )
 from guardrail.loading.files import PolicyFile, kept_out, policy_files
 from guardrail.loading.findings import Findings, Place, Scope
-from guardrail.loading.foreign import file_key
+from guardrail.loading.foreign import file_key, whole_section
 from guardrail.loading.links import check_actor_keys, compile_links, compile_score
 from guardrail.loading.lint import Written, lint_written, read_ignores
 from guardrail.loading.lists import Lists
@@ -271,7 +271,7 @@ def _is_kind(entry: Entry, scope: Scope) -> bool:
             if node.get("id") is not None:
                 help = "write `- ` before each, also where there is one alone"
         message = f"`{name}` must be {wanted}, not {kind_of(node)}"
-        scope.report("GR102", span, message, help=help)
+        scope.report("GR102", span, message, help=help or whole_section(name, wanted, node))
         return False
     if isinstance(node, ListNode) and not node.parts:
         help = "add a rule" if name == "rules" else "leave it out while it is empty"

@@ -13,12 +13,15 @@ from pydantic_core import ErrorDetails
 
 from guardrail.loading import foreign
 from guardrail.loading.findings import Path, Place
+from guardrail.loading.foreign_keys import key_within
 from guardrail.loading.foreign_values import boolean
 from guardrail.loading.nodes import ListNode, MapNode, Node, Scalar, kind_of, plain
 from guardrail.loading.shapes import (
     COUNTING,
     OPEN,
     VERBS,
+    ExpectShape,
+    FactShape,
     OpenShape,
     Refusal,
     RuleShape,
@@ -142,7 +145,7 @@ def _advice(shape: type[Shape], path: Path, place: Place, units: frozenset[str])
     if shape is ScenarioShape and owner is None and name in _known_keys(shape, ("steps",), units):
         return f"it stands in a step: write `steps: [{{{name}: …, expect: …}}]`"
     if shape is not RuleShape:
-        return None
+        return key_within(_shape_at(shape, path[:-1]).__name__, name)
     if owner is None:
         present = [verb for verb in VERBS if place.at(verb) is not place.node]
         advice = foreign.rule_key(name, place.at(*path))
@@ -217,14 +220,17 @@ def _wrong_kind(shape: type[Shape], detail: ErrorDetails, place: Place) -> None:
     if bound:
         wanted = _bound(detail["ctx"])
     found = quoted(node.text) if bound and isinstance(node, Scalar) else kind_of(node)
-    name = _name(path)
+    name, advice = _name(path), None
     if not path and isinstance(place.title, Scalar):
         name = quoted(place.title.text)
+        advice = foreign.fact(place.title.text, node) if shape is FactShape else None
+    if not path and shape is ExpectShape and isinstance(node, Scalar):
+        advice = foreign.effect(node.text)
     place.report(
         "GR110" if bound else "GR102",
         path,
         f"{name} must be {wanted}, not {found}",
-        help=_as_wanted(wanted, node, path) or _keys_of_a_map(shape, detail, node),
+        help=advice or _as_wanted(wanted, node, path) or _keys_of_a_map(shape, detail, node),
     )
 
 
