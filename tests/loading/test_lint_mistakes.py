@@ -10,7 +10,7 @@ import pytest
 
 from guardrail.analysis import analyse
 from guardrail.errors import Diagnostic, PolicyError
-from guardrail.loading import CATALOGUE, accepted, idle_comments, lint, load_policies
+from guardrail.loading import CATALOGUE, accepted, idle_comments, lint, load_policies, load_text
 
 ROOT = Path(__file__).resolve().parents[2]
 POLICIES = ROOT / "policies"
@@ -904,3 +904,13 @@ def test_there_are_sixty_of_them_at_least():
 
 def test_nothing_is_found_in_the_shipped_policies():
     assert found(POLICIES) == []
+
+
+def test_stars_in_the_names_of_models_are_found():
+    written = (
+        "guardrail: 1\npolicy: p\nmodels:\n  gpt-*: {max_output: 5}\n"
+        "  large: {max_output: 5, aliases: [openai/*, large-2]}\nrules:\n"
+    )
+    found = load_text(written + rule("m", "when: always", PACE), linted=True).warnings
+
+    assert [(one.code, one.span.line) for one in found] == [("GR223", 4), ("GR223", 5)]

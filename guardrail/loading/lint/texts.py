@@ -9,7 +9,7 @@ from ipaddress import ip_network
 
 from guardrail.loading.lint.written import TESTING, Tested, Written, lists_in, scalars_in
 from guardrail.loading.lists import list_name
-from guardrail.loading.nodes import Scalar
+from guardrail.loading.nodes import ListNode, MapNode, Scalar
 from guardrail.loading.text import Source, place_of, quoted
 from guardrail.model.facts import FactType
 
@@ -40,6 +40,7 @@ def lint_texts(written: Written) -> None:
         _typographic(written)
     _cut_short(written, sources)
     _twice(written)
+    _starred_models(written)
     for tested in written.tested():
         _unseen(written, tested)
         _pattern(written, tested)
@@ -94,6 +95,19 @@ def _twice(written: Written) -> None:
                     label = f"first in {place_of(first.span)}"
                     help = "leave it out, or write the value that was meant"
                     written.scope.findings.report("GR231", part, message, label=label, help=help)
+
+
+def _starred_models(written: Written) -> None:
+    """Report names of models that are meant for several."""
+    for _, section in written.sections("models"):
+        for entry in section.entries if isinstance(section, MapNode) else ():
+            named = entry.value.get("aliases") if isinstance(entry.value, MapNode) else None
+            aliases = named.parts if isinstance(named, ListNode) else ()
+            for node in (entry.key, *aliases):
+                if isinstance(node, Scalar) and "*" in node.text:
+                    message = f"{quoted(node.text)} is the name of one model: a name knows no stars"
+                    help = "list each, and say with `unlisted_model` what others count as"
+                    written.scope.findings.report("GR223", node, message, help=help)
 
 
 def _unseen(written: Written, tested: Tested) -> None:
