@@ -95,7 +95,9 @@ FailOnOption = Annotated[
     FailOn,
     typer.Option("--fail-on", help="End in exit code 1 from findings of this severity on."),
 ]
-ColorOption = Annotated[Color, typer.Option("--color", help="When output is coloured.")]
+ColorOption = Annotated[
+    Color, typer.Option("--color", help="When output is coloured; NO_COLOR is honoured.")
+]
 Geo = Annotated[
     str | None,
     typer.Option("--geo", metavar="PATH", help="A country database instead of the embedded one."),
@@ -121,7 +123,11 @@ Map = Annotated[
 ]
 Decisions = Annotated[
     str | None,
-    typer.Option("--decisions", metavar="OUT", help="Write JSON for each request; - is stdout."),
+    typer.Option(
+        "--decisions",
+        metavar="OUT",
+        help="Write a line of JSON for each request, in their order (.gz, .zst; - is stdout).",
+    ),
 ]
 Workers = Annotated[
     int,
@@ -235,7 +241,7 @@ By = Annotated[
     typer.Option(
         "--by",
         metavar="FACT[,FACT…]",
-        help="Tell whom refusals hit by the values of these facts; repeatable for further tables.",
+        help="Tell whom refusals hit by these facts (account.tier, if left out); repeatable.",
     ),
 ]
 Doors = Annotated[

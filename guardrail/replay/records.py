@@ -101,7 +101,7 @@ class DecisionFile:
             data = b"%06d%014d%b" % (number, line, data)
         if self._path == "-" and not data.isascii():
             # What a terminal could obey must not reach it raw.
-            data = json.dumps(record).encode()
+            data = _in_ascii(record)
         self._write(data + b"\n")
 
     def merge(self, paths: Sequence[str]) -> None:
@@ -111,7 +111,7 @@ class DecisionFile:
             for data in heapq.merge(*files, key=lambda data: data[:_PLACE]):
                 record = data[_PLACE:]
                 if self._path == "-" and not record.isascii():
-                    record = json.dumps(msgspec.json.decode(record)).encode() + b"\n"
+                    record = _in_ascii(msgspec.json.decode(record)) + b"\n"
                 self._write(record)
 
     def _write(self, data: bytes) -> None:
@@ -136,3 +136,8 @@ class DecisionFile:
     def _failure(self, error: OSError) -> DataError:
         reason = (error.strerror or str(error)).lower()
         return DataError(f"cannot write `{self._path}`: {reason}")
+
+
+def _in_ascii(record: object) -> bytes:
+    """Return JSON as `msgspec` spaces it, with nothing in it that a terminal could obey."""
+    return json.dumps(record, separators=(",", ":")).encode()

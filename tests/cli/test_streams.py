@@ -85,6 +85,16 @@ def test_decisions_on_stdout_leave_the_report_to_stderr(run, folder):
     assert "no findings" in outcome.err
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_decisions_on_stdout_are_spaced_as_in_a_file_whatever_names_hold(run, folder, workers):
+    write_traffic(folder / "t.jsonl", request(0, "a1"), request(1, "b1"), request(2, "zoë"))
+    check = ("check", "policies", "--traffic", "t.jsonl", "--workers", workers)
+    run(*check, "--decisions", "out.jsonl")
+    outcome = run(*check, "--decisions", "-")
+
+    assert outcome.out.replace(r"\u00eb", "ë") == (folder / "out.jsonl").read_text("utf-8")
+
+
 def test_several_files_are_replayed_in_order_and_named(run, folder):
     write_traffic(folder / "a.jsonl", request(0), request(1))
     write_traffic(folder / "b.jsonl", request(2))
