@@ -152,5 +152,5 @@ def test_sentinels_that_do_not_answer_are_named_and_no_client_is_printed():
 
     assert str(raised.value) == (
         "`counters` of the sentinels 127.0.0.1:1, 127.0.0.1:2 cannot be reached: "
-        "No master found for 'counters'"
+        "No master found for 'counters': 2 of the sentinels did not answer"
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 from redis import exceptions as said
+from redis.sentinel import MasterNotFoundError
 
 from guardrail.errors import SettingError, StoreError
 
@@ -62,10 +65,17 @@ def refusal(error: Exception, where: str) -> StoreError:
     return StoreError(f"{where} refused the call: {kind}: {text}")
 
 
+_CLIENT = re.compile(r"<redis\.(?:asyncio\.)?client\.|\bRedis<")
+
+
 def unreachable(error: BaseException, where: str, *, unsure: bool = False) -> StoreError:
     """Return our error for a server that cannot be reached, or no more."""
-    # After what happened, redis-py may print its own clients, with all that they were made with.
-    text = str(error).partition("<redis.")[0].rstrip(" :,") or type(error).__name__
+    # After what happened, redis-py may print its own clients, with all that they were made with:
+    # one for each sentinel that did not answer.
+    happened, *clients = _CLIENT.split(str(error))
+    text = happened.rstrip(" :,") or type(error).__name__
+    if clients and isinstance(error, MasterNotFoundError):
+        text += f": {len(clients)} of the sentinels did not answer"
     if isinstance(error, SettingError):
         problem = StoreError(text)
     else:
