@@ -97,7 +97,7 @@ def test_a_baseline_stands_in_for_the_policies(run):
         (("--price", "card"), "`card` is no price"),
         (("--price", "card=-1"), "`card=-1` is no price"),
         (("--price", "boat=1"), "nothing called `boat` has a price: name one of `account`, `aged`"),
-        (("--days", "0"), "greater than or equal to 1"),
+        (("--days", "0"), "give at least 1"),
     ],
 )
 def test_what_is_not_usable_is_said(run, arguments, message):
