@@ -147,7 +147,7 @@ class _Section:
                 raise BrokenError(f"its data have a pointer to a pointer at {target}")
             known = self._walk(target, left - 1)[1:]
         depth, count = known
-        if depth >= left:
+        if depth >= left - 1:
             raise BrokenError(f"its data are too deep at {target}")
         return depth + 1, count
 
