@@ -405,3 +405,11 @@ def test_a_file_of_requests_for_several_models_is_refused_where_a_weaker_one_is_
     headers, body = lines(*models)
 
     assert Guarded(WEAKER).ask(body, path="/v1/files", headers=headers).status == status
+
+
+def test_what_makes_no_model_work_may_leave_open_which_one_would_answer():
+    headers, body = form(("purpose", "user_data"), ("file", b"for no model"))
+    assert Guarded(WEAKER).ask(body, path="/v1/files", headers=headers).status == 200
+    count = json.dumps({"input": {"converse": {"messages": []}}}).encode()
+    assert Guarded(WEAKER).ask(count, path="/model/large;a=b/count-tokens").status == 200
+    assert Guarded(WEAKER).ask(count, path="/model/large;a=b/converse").status == 403

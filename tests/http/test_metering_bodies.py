@@ -62,6 +62,15 @@ INCLUSION = [
         (10, 20, 6, 15),
     ),
     (
+        UsageFormat.ANTHROPIC,  # what was thought is part of what came out
+        {
+            "input_tokens": 10,
+            "output_tokens": 5,
+            "output_tokens_details": {"thinking_tokens": 20},
+        },
+        (10, 20, None, 20),
+    ),
+    (
         UsageFormat.ANTHROPIC,
         {
             "input_tokens": 3,

@@ -44,6 +44,13 @@ def told(turn, *names):
     return [turn.facts.get(f"request.{name}") for name in names]
 
 
+def test_a_frame_that_is_not_understood_is_measured_as_text_or_as_media():
+    unknown = Followed("/socket").meter
+
+    assert unknown.read("x" * 4000).tokens == unknown.read("é" * 2000).tokens
+    assert unknown.read("x" * 4000).tokens > 10 * unknown.read(b"x" * 4000).tokens > 10
+
+
 def test_a_turn_is_asked_for_as_a_request_of_its_own():
     turn = meter().asked(create(max_output_tokens=50, tools=[TOOL]))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 
 import pytest
@@ -73,6 +74,20 @@ def test_a_reload_takes_effect_and_keeps_what_was_counted(folder):
     assert (found.loaded, found.failed, found.problem) == (1, 0, None)
     assert found.revision == app.door.guard.policies.revision != before
     assert statuses(app, 2) == [200, 429]
+
+
+def test_a_model_is_known_however_it_is_spelled_by_the_policies_in_force(folder):
+    app = asgi(folder)
+    body = json.dumps({"model": "Large-1", "messages": []}).encode()
+    assert ask(app, body).status == 200
+    closed = "  - {id: m, when: {request.model: large-1}, block: {}}\nmodels: {large-1: {}}\n"
+    written(folder, 99, closed)
+    asyncio.run(app.reload())
+
+    assert ask(app, body).status == 403
+    written(folder, 99)
+    asyncio.run(app.reload())
+    assert ask(app, body).status == 200
 
 
 @pytest.mark.parametrize("broken", ["rulez: []", "guardrail: 1\npolicy: p\nrules: [", "\x00"])

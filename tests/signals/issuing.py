@@ -53,6 +53,9 @@ KEYS = [
     {"kty": "oct", "kid": "oct", "k": base64.urlsafe_b64encode(b"s" * 32).decode()},
     {"kty": "RSA", "kid": "broken", "n": "!", "e": 3},
     {"kty": "EC", "kid": "off-curve", "crv": "P-256", "x": "AAAA", "y": "AAAA"},
+    jwk(RSA, "wraps", "RS256", key_ops=["wrapKey"]),
+    jwk(RSA, "verify", "RS256", key_ops="verify"),
+    jwk(RSA, "signs-and-verifies", "RS256", key_ops=["sign", "verify"]),
 ]
 CLAIMED = {
     "iss": ISSUER,

@@ -39,6 +39,7 @@ def test_a_service_tells_whose_a_credential_is(service, ask):
     assert ask(who, BAD, NOW).facts == BANNED
     assert [ask(who, each, NOW + 9).known for each in (GOOD, BAD, STRANGER)] == [True, True, False]
     assert len(service.bodies) == 3
+    assert all(head.startswith(b"POST /who HTTP/1.1\r\n") for head in service.heads)
     assert b"authorization: Bearer letmein" in service.heads[0]
     assert who.warnings(NOW) == ()
     assert b"CANARY" not in b"".join([*service.heads, *service.bodies])

@@ -52,6 +52,7 @@ __all__ = ["issuer", "who"]
     [
         (RSA, "rsa", "RS256"),
         (RSA_TOO, "any-rsa", "RS256"),
+        (RSA, "signs-and-verifies", "RS256"),
         (EC, "ec", "ES256"),
         (ED, "ed", "EdDSA"),
     ],
@@ -100,6 +101,8 @@ ATTACKS = {
     "a point off the curve": token(EC, "ES256", {"kid": "off-curve"}),
     "a short key": signed(CLAIMED, WEAK, "weak"),
     "a key for encryption": token(headers={"kid": "enc"}),
+    "a key that verifies nothing": token(headers={"kid": "wraps"}),
+    "a key whose operations are no list": token(headers={"kid": "verify"}),
     "a key id twice in the set": token(headers={"kid": "twice"}),
     "an algorithm not allowed": token(algorithm="RS512"),
     "an algorithm not the key's": token(algorithm="PS256"),

@@ -18,6 +18,7 @@ def test_keys_are_fetched_once_and_again_when_they_are_old(who, issuer, ask):
     assert len(issuer.heads) == 1
     assert ask(who, credential(token(exp=NOW + 9999)), NOW + 601).known
     assert len(issuer.heads) == 2
+    assert all(head.startswith(b"GET ") for head in issuer.heads)
 
 
 def test_unknown_keys_cause_a_fetch_at_most_once_a_minute(who, issuer, ask):
