@@ -17,7 +17,6 @@ from guardrail.http.parsing.caps import (
     CAPS,
     FLOORS,
     REALTIME,
-    WITHIN,
     CapRules,
     caps_by_usage,
     caps_of,
@@ -55,35 +54,6 @@ from guardrail.http.parsing.values import (
 _SMALLEST_THINKING = 1024
 
 
-def lower_caps(members: Members, limit: object, asked: ParsedRequest) -> None:
-    """Lower every cap above a limit, and all that asks for more; set one if none is heeded.
-
-    Where nothing is known to cap output (pictures, sound, unknown paths), none is set.
-
-    Raises:
-        RewriteError: the limit is none, or the body's own cap is 0, which hosts read differently.
-    """
-    limit = _checked(limit)
-    _lower(members, limit)
-    for name in WITHIN:
-        if name in members:
-            members[name] = _lowered(members[name], limit)
-    endpoint = endpoint_of(asked.path)
-    rules = caps_of(endpoint)
-    if endpoint.kind is Kind.UNKNOWN:
-        rules = caps_by_usage(asked.usage_format)
-    if rules.names and isinstance(asked.document, dict) and not rules.hold(asked.document):
-        _set_cap(members, rules, limit)
-    _lower_thinking(members, limit)
-
-
-def lower_caps_in(members: Members, limit: object) -> None:
-    """Lower the caps in settings that stand within others; none is set there."""
-    limit = _checked(limit)
-    _lower(members, limit)
-    _lower_thinking(members, limit)
-
-
 def cap_response(members: Members, limit: object, name: str) -> None:
     """Cap a response of a session: every cap in it is lowered, or one of that name is set."""
     limit = _checked(limit)
@@ -112,22 +82,6 @@ def _lower(members: Members, limit: int) -> None:
     budget = None if reasoning is None else _number(reasoning.get("max_tokens"))
     if reasoning is not None and budget is not None and not 0 <= budget <= limit:
         members["reasoning"] = raw_of({**reasoning, "max_tokens": limit})
-
-
-def _lowered(raw: msgspec.Raw, limit: int) -> msgspec.Raw:
-    """Return settings with their caps lowered, those of a list each, as they were if none is."""
-    text = bytes(raw)
-    if text[:1] == b"{":
-        before = members_of(text)
-        after = dict(before)
-        _lower(after, limit)
-        return raw if alike(before, after) else raw_of(after)
-    if text[:1] == b"[":
-        before_each = msgspec.json.decode(text, type=EVERY)
-        after_each = [_lowered(each, limit) for each in before_each]
-        same = all(old is new for old, new in zip(before_each, after_each, strict=True))
-        return raw if same else raw_of(after_each)
-    return raw
 
 
 def _set_cap(members: Members, rules: CapRules, limit: int) -> None:
@@ -501,8 +455,28 @@ def _drop_within(members: Members, containers: tuple[str, ...], names: tuple[str
 
 
 def _lower_caps(members: Members, limit: object, asked: ParsedRequest) -> None:
-    _within(members, lambda settings: lower_caps_in(settings, limit))
-    lower_caps(members, limit, asked)
+    """Lower every cap to a limit, in settings within others too; one is set where none is read.
+
+    Where nothing is known to cap output (pictures, sound, unknown paths), none is set.
+
+    Raises:
+        RewriteError: the limit is none, or the body's own cap is 0, which hosts read differently.
+    """
+    most = _checked(limit)
+
+    def lower(settings: Members) -> None:
+        _lower(settings, most)
+        _lower_thinking(settings, most)
+
+    _within(members, lower)
+    _lower(members, most)
+    endpoint = endpoint_of(asked.path)
+    rules = caps_of(endpoint)
+    if endpoint.kind is Kind.UNKNOWN:
+        rules = caps_by_usage(asked.usage_format)
+    if rules.names and isinstance(asked.document, dict) and not rules.hold(asked.document):
+        _set_cap(members, rules, most)
+    _lower_thinking(members, most)
 
 
 _CHANGES: Mapping[str, Callable[[Members, Any, ParsedRequest], None]] = {
