@@ -346,7 +346,14 @@ def test_a_connection_is_degraded_in_its_address():
     assert said == []
 
 
-def test_a_unit_of_the_policys_own_is_settled_by_what_a_turn_tells():
+@pytest.mark.parametrize(
+    "session",
+    [
+        {"audio": {"input": {"transcription": {"model": "t"}}}},
+        {"input_audio_transcription": {"model": "t"}},
+    ],
+)
+def test_a_unit_of_the_policys_own_is_settled_by_what_a_turn_tells(session):
     async def host(scope, receive, send):
         await receive()
         await send({"type": "websocket.accept"})
@@ -362,7 +369,6 @@ def test_a_unit_of_the_policys_own_is_settled_by_what_a_turn_tells():
     )
     policy = POLICY.replace("policy: turns", "policy: turns\nunits: [audio_seconds]") + sound
     guarded = Guarded(policy, host)
-    session = {"audio": {"input": {"transcription": {"model": "t"}}}}
     update = frame(type="session.update", session=session)
     talk(guarded, update, frame(type="input_audio_buffer.commit"), frame(**CREATE))
     decision = asyncio.run(guarded.guard.decide({"account.id": "acct-a"}, {"audio_seconds": 0}))

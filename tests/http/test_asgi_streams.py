@@ -217,6 +217,14 @@ def test_the_usage_chunk_is_taken_out_however_the_stream_is_cut(size):
     assert call.body == b"".join(chat_stream(3, usage=False)).replace(b"\n", b"\r\n")
 
 
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_a_stream_whose_last_event_does_not_end_is_passed_on_whole(size):
+    whole = b"".join(chat_stream(3, usage=False)).rstrip()
+    chunks = [whole[start : start + size] for start in range(0, len(whole), size)]
+
+    assert Guarded(POLICY, Host(chunks, headers=SSE), stream_usage=True).ask(STREAM).body == whole
+
+
 def test_a_stream_of_half_an_hour_keeps_its_lease_of_ten_minutes():
     in_flight: list[float] = []
 

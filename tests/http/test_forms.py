@@ -41,6 +41,15 @@ def lowered(fields: dict[str, list[str]]) -> dict[str, list[str]]:
     }
 
 
+@pytest.mark.parametrize("after", [b"x", b"\r\n", b"--", b" ", b"\0"])
+def test_a_form_ends_with_its_last_part(after):
+    form = form_of(part())
+    assert read_form(form, TYPE).fields == read_form(form.removesuffix(b"\r\n"), TYPE).fields
+
+    with pytest.raises(UnreadableError, match="boundary|last part"):
+        read_form(form + after, TYPE)
+
+
 @pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.__name__)
 def test_what_clients_send_is_read_as_the_framework_reads_it(reader):
     file = b'Content-Disposition: form-data; name="file"; filename="b \xc3\xa9;%22.jsonl"'

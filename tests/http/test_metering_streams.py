@@ -107,6 +107,19 @@ STREAMS = {
 }
 
 
+@pytest.mark.parametrize(("pieces", "tokens"), [(["a"] * 10, 10), (["four" * 25], 25), ([], 0)])
+def test_what_passes_after_its_usage_was_told_last_is_added(pieces, tokens):
+    told = {"type": "message_delta", "delta": {"stop_reason": None}, "usage": {"output_tokens": 17}}
+    texts = [
+        {"type": "content_block_delta", "delta": {"type": "text_delta", "text": text}}
+        for text in pieces
+    ]
+    start = {"type": "message_start", "message": {"usage": {"input_tokens": 9, "output_tokens": 1}}}
+
+    usage = metered(ANTHROPIC, [events(start, told, *texts, named=True)]).usage
+    assert usage["output_tokens"] == 17 + tokens
+
+
 @pytest.mark.parametrize(("name", "tokens"), RECORDED.items(), ids=RECORDED)
 def test_recorded_streams_cut_at_every_byte_tell_the_same_usage(test_data, name, tokens):
     data = (test_data / "conformance" / name).read_bytes()
