@@ -424,6 +424,25 @@ def transcribing(way):
     return followed
 
 
+@pytest.mark.parametrize("confirmed", [False, True])
+@pytest.mark.parametrize(
+    "session",
+    [
+        {"audio": {"input": {"transcription": {"model": "t"}}}},
+        {"input_audio_transcription": {"model": "t"}},
+    ],
+)
+def test_a_session_that_heard_only_transcribes_once_that_is_asked_for(session, confirmed):
+    followed = Followed()
+    followed.received(frame(type="session.created", session={"type": "realtime"}))
+    assert followed.sent(COMMIT) == []
+
+    followed.sent(frame(type="session.update", session=session))
+    if confirmed:
+        followed.received(frame(type="session.updated", session=session))
+    assert told(followed.asked(COMMIT), "capability") == ["audio"]
+
+
 @pytest.mark.parametrize("way", ["query", "host", "beta", "update", "unknown"])
 def test_sound_that_is_committed_to_be_transcribed_is_a_turn(way):
     followed = transcribing(way)
