@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import chain
 from random import Random
 from typing import Any
 
@@ -93,8 +92,7 @@ class Subject:
 def records(store: MemoryStore) -> Mapping[str, object]:
     """Return every record of a store; a set without members is none."""
     tables = store._tables.values()
-    shards = chain.from_iterable((*table.previous, *table.current) for table in tables)
-    found = {key: store._known(key) for key in sorted(set().union(*filter(None, shards)))}
+    found = {key: store._known(key) for table in tables for key in table.records()}
     return {key: record for key, record in found.items() if record != {}}
 
 
