@@ -631,7 +631,9 @@ def _good(names: Sequence[str], needed: Sequence[frozenset[str]]) -> tuple[str, 
 
 
 def _article(window: Window) -> str:
-    return window.text if window.length is not None else f"a {window.text}"
+    if window.length is not None:
+        return window.text
+    return f"an {window.text}" if window.text == "hour" else f"a {window.text}"
 
 
 def _shown(amount: int, unit: str) -> str:

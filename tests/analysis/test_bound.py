@@ -509,6 +509,11 @@ def test_numbers_stand_on_each_boundary_and_on_either_side_of_it(
         ("budget: {requests: 5, per: 6h, key: global}", "day", "5 × 4 windows of 6h, all together"),
         ("budget: {requests: 5, per: day, key: global}", "day", "5, all together"),
         (
+            "budget: {requests: 5, per: hour, key: global}",
+            "day",
+            "5 × 24 windows of an hour, all together",
+        ),
+        (
             "budget: {requests: 5, per: day, key: [account.id, network.kind]}",
             "month",
             "10 accounts × 9 values of `network.kind` × 5 × 30 windows of a day",
