@@ -85,6 +85,31 @@ def test_two_families_score_the_most_points_of_each() -> None:
     assert score(guard, now)[0] == 55  # 30 of the network's 30 and 20, and 25 of the template's
 
 
+def test_requests_at_even_times_tell_against_an_actor_where_more_does() -> None:
+    scores = []
+    for jitter in (0, 1, 50):
+        dice, guard, now = random.Random(7), guard_for(), MONDAY
+        for at in range(30):
+            now += 60 + dice.uniform(-jitter, jitter)
+            guard.decide(shown(at % 5, template="t"), now=now)
+        scores.append(score(guard, now))
+    # Even times are one family, and one template is the other.
+    assert scores == [(30, ("clockwork", "one-template"))] * 2 + [(0, ())]
+
+
+def test_gaps_go_on_from_the_later_request_of_two_actors_who_are_one() -> None:
+    scorer = Scorer(loaded(POLICY))
+    showing = scorer.read({}, MONDAY)
+    for first, second in ((0, 1000), (1000, 0)):
+        one, other = Tally(len(scorer.signs)), Tally(len(scorer.signs))
+        for at in range(20):
+            one.add(scorer, showing, MONDAY + first + at * 10)
+            other.add(scorer, showing, MONDAY + second + at * 10)
+        one.absorb(other)
+        one.add(scorer, showing, MONDAY + 1000 + 200)
+        assert one._current.records[-1] == pytest.approx((39, 10.0, 0.0))
+
+
 def test_explain_tells_which_evidence_made_up_a_score() -> None:
     policy = POLICY.replace("{actor.score: {gte: 40}}", "{actor.evidence: {in: [one-template]}}")
     guard = guard_for(policy)
