@@ -45,14 +45,14 @@ class _Half:
 class Tally:
     """The evidence against one actor."""
 
-    __slots__ = ("_current", "_ends", "_former", "_found", "_last")
+    __slots__ = ("_current", "_ends", "_former", "_found", "_half", "_last")
 
     def __init__(self, signs: int) -> None:
         self._current, self._former = _Half(signs), _Half(signs)
         self._found: Found | None = None
         """What the evidence comes to, until more is seen or some is dropped."""
-        self._ends = self._last = 0.0
-        """When the current half of the window ends, and when a request came last."""
+        self._ends = self._half = self._last = 0.0
+        """When the current half of the window ends, how long one is, when a request came last."""
 
     def add(self, scorer: Scorer, shown: tuple[Any, ...], now: float) -> None:
         """Count a served request at `now` (seconds) by what it showed; see `Scorer.read`."""
@@ -63,9 +63,14 @@ class Tally:
         scorer.count(shown, now, half.records, gap)
 
     def absorb(self, other: Tally) -> None:
-        """Take over what another actor's tally holds: they turned out to be one."""
+        """Take over what another actor's tally holds: they turned out to be one.
+
+        Both go on to the later half first: what was seen before the window counts no longer.
+        """
+        ends, half = max((self._ends, self._half), (other._ends, other._half))
+        for tally in (self, other):
+            tally._turn(ends, half)
         self._found = None
-        self._ends = max(self._ends, other._ends)
         self._last = max(self._last, other._last)
         for mine, its in ((self._current, other._current), (self._former, other._former)):
             mine.requests += its.requests
@@ -102,11 +107,16 @@ class Tally:
     def _at(self, scorer: Scorer, now: float) -> _Half:
         """Return the half of the window that it is now."""
         if now >= self._ends:
-            is_next = now < self._ends + scorer.half
-            self._former = self._current if is_next else _Half(len(scorer.signs))
-            self._current, self._found = _Half(len(scorer.signs)), None
-            self._ends = (int(now / scorer.half) + 1) * scorer.half
+            self._turn((int(now / scorer.half) + 1) * scorer.half, scorer.half)
         return self._current
+
+    def _turn(self, ends: float, half: float) -> None:
+        """Go on to the half of the window that ends then, of that length, if it is a later one."""
+        if ends > self._ends:
+            signs = len(self._current.records)
+            self._former = self._current if ends < self._ends + 1.5 * half else _Half(signs)
+            self._current, self._found = _Half(signs), None
+            self._ends, self._half = ends, half
 
 
 class Scorer:

@@ -110,6 +110,53 @@ def test_gaps_go_on_from_the_later_request_of_two_actors_who_are_one() -> None:
         assert one._current.records[-1] == pytest.approx((39, 10.0, 0.0))
 
 
+def told(tally: Tally, scorer: Scorer, now: float) -> tuple[str, ...]:
+    return tally.found(scorer, now).evidence
+
+
+@pytest.mark.parametrize("taken_over", [False, True])
+def test_requests_of_two_actors_who_are_one_are_added_up(taken_over: bool) -> None:
+    scorer = Scorer(loaded(POLICY))
+    rented = scorer.read(shown(0, kind="vpn", template="t"), MONDAY)
+    plain = scorer.read(shown(0), MONDAY)
+
+    def tally(showing: tuple[Any, ...], count: int) -> Tally:
+        made = Tally(len(scorer.signs))
+        for at in range(count):
+            made.add(scorer, showing, MONDAY + at * at)
+        return made
+
+    def joined(one: Tally, other: Tally) -> Tally:
+        into, gone = (other, one) if taken_over else (one, other)
+        into.absorb(gone)
+        return into
+
+    assert told(tally(rented, 8), scorer, MONDAY + 99) == ()
+    together = joined(tally(rented, 8), tally(rented, 8))
+    assert told(together, scorer, MONDAY + 99) == ("one-template", "rented")
+    assert told(tally(rented, 20), scorer, MONDAY + 999) == ("one-template", "rented")
+    assert told(joined(tally(rented, 20), tally(plain, 20)), scorer, MONDAY + 999) == ()
+
+
+@pytest.mark.parametrize("taken_over", [False, True])
+@pytest.mark.parametrize(("halves", "counts"), [(0, True), (1, True), (2, False), (200, False)])
+def test_what_was_seen_before_the_window_comes_back_with_no_other_actor(
+    halves: int, counts: bool, taken_over: bool
+) -> None:
+    scorer = Scorer(loaded(POLICY))
+    rented = scorer.read(shown(0, kind="vpn", template="t"), MONDAY)
+    old, new = Tally(len(scorer.signs)), Tally(len(scorer.signs))
+    for at in range(20):
+        old.add(scorer, rented, MONDAY + at * at)
+    later = MONDAY + halves * scorer.half + 500
+    new.add(scorer, scorer.read(shown(0), later), later)
+    into, gone = (new, old) if taken_over else (old, new)
+    into.absorb(gone)
+
+    assert bool(told(into, scorer, later)) is counts
+    assert told(into, scorer, later + 2 * scorer.half) == ()
+
+
 def test_explain_tells_which_evidence_made_up_a_score() -> None:
     policy = POLICY.replace("{actor.score: {gte: 40}}", "{actor.evidence: {in: [one-template]}}")
     guard = guard_for(policy)
