@@ -99,6 +99,18 @@ def test_a_store_that_was_closed_needs_no_copy_in_the_next_boot(tmp_path):
     assert store.slots(COUNTER) == {0: 4}
 
 
+def test_whoever_lacks_the_key_leaves_a_store_as_closed_as_it_was(tmp_path):
+    store = opened(tmp_path, hash_keys=[b"k" * 32])
+    assert charge(store, "counter_=a", 7)
+    store.close()
+    with pytest.raises(SettingError, match="hash key"):
+        opened(tmp_path, hash_keys=[b"another" * 5])
+
+    store = opened(tmp_path, "two", hash_keys=[b"k" * 32])
+    assert store.slots("counter_=a") == {0: 7}
+    store.close()
+
+
 def test_only_the_last_process_to_close_says_that_all_is_on_the_disk(tmp_path):
     worker = Worker(tmp_path, boot="one")
     worker.call(charge, COUNTER)

@@ -82,6 +82,7 @@ class Environment:
         self.copier = Copier(files)
         self._options = options
         self._locks = ExitStack()
+        opened = False
         try:
             self.writer = self._lock(files.writer)
             self._opening = self._lock(files.opening)
@@ -89,10 +90,13 @@ class Environment:
             with self._opening.held(seconds), self.writer.held(seconds):
                 self._users.attempt(shared=True)
                 self._prepare()
-                self._open(register)
+                self._open()
+                opened = True
+                self._register(register)
         except BaseException:
             if hasattr(self, "env"):
-                self.env.close()
+                # Whoever lacks a key leaves a file that was closed as it was.
+                self.close(last=opened)
             self._locks.close()
             raise
 
@@ -162,8 +166,8 @@ class Environment:
             "the last copy restored" if found else "there was no copy: all counters start anew",
         )
 
-    def _open(self, register: Register) -> None:
-        data, now = self.files.data, self._options.now
+    def _open(self) -> None:
+        data = self.files.data
         # A smaller map would cut off what others, with a larger one, have in use.
         size = max(self._options.max_size, data.stat().st_size if data.exists() else 0)
         try:
@@ -185,8 +189,16 @@ class Environment:
                 self.space.allocate(transaction, USUAL_PAGES)
                 # The names in the file are those of the first release.
                 self.tables = Tables(*(self.env.open_db(name, transaction) for name in _NAMES))
-                recorded = transaction.get(TIMETABLE, None, self.tables.about)
-                transaction.put(TIMETABLE, register(recorded, now), db=self.tables.about)
+        except (lmdb.Error, OSError) as problem:
+            raise self._unopened(problem) from problem
+
+    def _register(self, register: Register) -> None:
+        """Record the timetable of names as it is once this process has started."""
+        now, about = self._options.now, self.tables.about
+        try:
+            with self.env.begin(write=True) as transaction:
+                recorded = transaction.get(TIMETABLE, None, about)
+                transaction.put(TIMETABLE, register(recorded, now), db=about)
         except (lmdb.Error, OSError) as problem:
             raise self._unopened(problem) from problem
 
