@@ -107,7 +107,8 @@ BANDED_SETS = st.builds(
 def test_decisions_in_one_pass_by_bands_equal_the_three_steps(
     policies: PolicySet, seed: int
 ) -> None:
-    run(seed, 20, Subject(policies, fused=True), Subject(policies, fused=False))
+    left = Subject(policies, fused=True)
+    run(seed, 20, left, Subject(policies, left))
 
 
 @settings(max_examples=60)
@@ -116,7 +117,7 @@ def test_decisions_on_questions_by_bands_equal_the_three_steps(
     policies: PolicySet, seed: int
 ) -> None:
     left = Subject(policies, asking=True, follows=True)
-    run(seed, 20, left, Subject(policies, follows=True))
+    run(seed, 20, left, Subject(policies, left, follows=True))
 
 
 def test_most_decisions_by_bands_are_made_in_one_pass() -> None:
@@ -124,7 +125,7 @@ def test_most_decisions_by_bands_are_made_in_one_pass() -> None:
     for seed in range(30):
         policies = with_bands(policy_set(seed, 2), seed)
         left = Subject(policies, fused=True)
-        run(seed, 20, left, Subject(policies, fused=False))
+        run(seed, 20, left, Subject(policies, left))
         shares.append(left.fused_share)
 
     assert sum(shares) / len(shares) > 0.7

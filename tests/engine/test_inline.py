@@ -33,7 +33,7 @@ SEEDS = st.integers(0, 2**32)
 def compare(policies: PolicySet, seed: int, *, length: int = 25, max_keys: int = 1000) -> Subject:
     """Run a trace through both and return the fused one."""
     left = Subject(policies, fused=True, max_keys=max_keys)
-    run(seed, length, left, Subject(policies, fused=False, max_keys=max_keys))
+    run(seed, length, left, Subject(policies, left, max_keys=max_keys))
     return left
 
 

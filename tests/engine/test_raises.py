@@ -74,7 +74,8 @@ RAISED_SETS = st.builds(
 def test_raised_amounts_decided_in_one_pass_equal_the_three_steps(
     policies: PolicySet, seed: int
 ) -> None:
-    run(seed, 20, Subject(policies, fused=True), Subject(policies, fused=False))
+    left = Subject(policies, fused=True)
+    run(seed, 20, left, Subject(policies, left))
 
 
 @settings(max_examples=60)
@@ -82,7 +83,8 @@ def test_raised_amounts_decided_in_one_pass_equal_the_three_steps(
 def test_raised_amounts_decided_on_questions_equal_the_three_steps(
     policies: PolicySet, seed: int
 ) -> None:
-    run(seed, 20, Subject(policies, asking=True, follows=True), Subject(policies, follows=True))
+    left = Subject(policies, asking=True, follows=True)
+    run(seed, 20, left, Subject(policies, left, follows=True))
 
 
 def test_most_decisions_on_raised_amounts_are_made_in_one_pass() -> None:
@@ -90,7 +92,7 @@ def test_most_decisions_on_raised_amounts_are_made_in_one_pass() -> None:
     for seed in range(30):
         policies = with_raises(policy_set(seed, 2), seed)
         left = Subject(policies, fused=True)
-        run(seed, 20, left, Subject(policies, fused=False))
+        run(seed, 20, left, Subject(policies, left))
         shares.append(left.fused_share)
 
     assert sum(shares) / len(shares) > 0.7

@@ -24,7 +24,7 @@ SEEDS = st.integers(0, 2**32)
 def compare(policies: PolicySet, seed: int, *, length: int = 20, max_keys: int = 1000) -> Subject:
     """Run a trace through both and return the one that asks in numbers."""
     left = Subject(policies, asking=True, follows=True, max_keys=max_keys)
-    run(seed, length, left, Subject(policies, follows=True, max_keys=max_keys))
+    run(seed, length, left, Subject(policies, left, follows=True, max_keys=max_keys))
     return left
 
 

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from random import Random
 from typing import Any
 
+import pytest
+
 from guardrail.engine import Decision
-from guardrail.guard import Guard
+from guardrail.guard import Guard, guard
 from guardrail.guard.context import Context
 from guardrail.guard.supervisor import Supervisor
 from guardrail.model.amounts import DAY, HOUR, MINUTE, SECOND
@@ -49,11 +51,16 @@ class AskedMemory:
 
 
 class Subject:
-    """One guard of a comparison, with its store and all its decisions."""
+    """One guard of a comparison, with its store and all its decisions.
+
+    One that decides in three steps beside another needs nothing generated but the same tables.
+    """
 
     def __init__(
         self,
         policies: PolicySet,
+        beside: Subject | None = None,
+        /,
         *,
         fused: bool = False,
         asking: bool = False,
@@ -64,7 +71,12 @@ class Subject:
         self.ids = Numbered()
         frame.engine.ids = self.ids
         self.store = MemoryStore(max_keys=max_keys)
-        self.guard = Guard(frame, AskedMemory(self.store) if asking else self.store)
+        with pytest.MonkeyPatch.context() as patched:
+            if beside is not None:
+                patched.setattr(guard, "decide_inline", lambda engine, store, steps, _: steps)
+                for ident, table in beside.store.homes.items():
+                    self.store.home(ident, table.lifetime)
+            self.guard = Guard(frame, AskedMemory(self.store) if asking else self.store)
         if follows:
             self.guard._supervisor = Supervisor(frame, in_process=False)
         self.local = self.guard._supervisor._local.store
