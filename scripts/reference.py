@@ -13,7 +13,7 @@ from pathlib import Path
 import typer
 
 from guardrail.cli import app
-from guardrail.loading.conditions import APPLICABLE
+from guardrail.loading.conditions import APPLICABLE, operators_of
 from guardrail.model.facts import AGES, STANDARD_FACTS
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -94,7 +94,14 @@ def _facts() -> Iterator[str]:
     yield "|---|---|"
     for kind, operators in APPLICABLE.items():
         named = ", ".join(f"`{operator}`" for operator in sorted(operators))
-        yield f"| {kind.value} | {named} |"
+        more = "".join(
+            f"; of `{name}` also `{operator}`"
+            for name, fact in STANDARD_FACTS.items()
+            if fact.type is kind
+            for operator in sorted({*operators_of(fact)} - {*operators})
+        )
+        yield f"| {kind.value} | {named}{more} |"
+    yield "\nA bare value is equality, of all types but a timestamp."
 
 
 def _commands() -> Iterator[str]:
