@@ -72,6 +72,7 @@ class Authorizer:
         self.profile = Profile(profile)
         self.door = AsyncEnforcer(configure(options))
         self._token = None if token is None else f"Bearer {token}".encode()
+        self.door.configured.states_callers = self.profile is Profile.AUTHZEN
         if token is None and self.profile is Profile.AUTHZEN:
             self.door.configured.note((BELIEVES_ALL,))
         self._kind = "authzen" if self.profile is Profile.AUTHZEN else "authorizer"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from operator import attrgetter
@@ -609,5 +610,14 @@ def _standard_message(ruling: Ruling) -> str:
     by = f"rule `{ruling.rule}`" if ruling.rule else "guardrail"
     if ruling.effect is _DEGRADE:
         return f"served with less, as {by} asks"
-    again = "" if ruling.retry_after is None else f"; retry in {ruling.retry_after:.3g} s"
+    wait = ruling.retry_after
+    again = "" if wait is None else f"; retry in {_seconds(wait)} s"
     return f"refused by {by}: {ruling.reason}{again}"
+
+
+def _seconds(wait: float) -> str:
+    """Return a wait in digits, rounded up: who waits less is refused again."""
+    return f"{math.ceil(wait)}" if wait >= _LONG else f"{math.ceil(wait * 100) / 100:g}"
+
+
+_LONG = 10

@@ -67,3 +67,19 @@ def test_the_mutant_that_tells_half_the_wait_is_found_out(monkeypatch, names):
     monkeypatch.setattr(conclude, "_ruling", hasty)
 
     assert sum(liars(names, seed)[1] for seed in range(8)) > 0
+
+
+@pytest.mark.parametrize(
+    ("ago", "told"),
+    [(0.0, "86400 s"), (17362.5, "69038 s"), (86_390.5, "9.5 s"), (86_399.9954, "0.01 s")],
+)
+def test_the_message_tells_a_wait_in_digits_and_never_a_shorter_one(ago, told):
+    guard = guard_of(
+        "guardrail: 1\npolicy: p\nrules:\n"
+        "  - {id: d, when: always, budget: {requests: 1, per: day, key: account.id}}\n"
+    )
+    midnight = 1_767_571_200.0
+    guard.decide({"account.id": "a"}, now=midnight + ago)
+    refused = guard.decide({"account.id": "a"}, now=midnight + ago)
+
+    assert refused.message == f"refused by rule `d`: d; retry in {told}"

@@ -245,6 +245,15 @@ def test_an_evaluator_without_a_token_warns_that_it_believes_whoever_asks(caplog
     assert caplog.text.count("`GUARDRAIL_AUTHORIZER_TOKEN` is not set") == 1
 
 
+@pytest.mark.parametrize(("profile", "warned"), [("authzen", False), ("nginx", True)])
+def test_callers_are_known_where_those_who_ask_state_them(profile, warned, tmp_path, caplog):
+    (tmp_path / "p.yaml").write_text(POLICY)
+    app = Authorizer(profile, policies=str(tmp_path / "p.yaml"), environ={}, token="t" * 32)
+    app.door.configured.async_guard()
+
+    assert ("nobody is known here" in caplog.text) is warned
+
+
 def test_the_environment_says_what_to_serve(tmp_path, monkeypatch):
     (tmp_path / "p.yaml").write_text(POLICY)
     (tmp_path / "gr.toml").write_text('policies = "p.yaml"\n')

@@ -281,6 +281,8 @@ class Configured:
         )
         self._notice = _notice(self.reloading, self.store, environ)
         self._noted: set[str] = set()
+        self.states_callers = False
+        """Whether those who ask state who their callers are, so that nobody need be known here."""
         if not self._keys and (sink or made or record) is not None:
             self.note((UNJOINABLE,))
         self.note(unfed_notes(self.policies.units))
@@ -314,6 +316,7 @@ class Configured:
 
     def _nobody_known(self) -> tuple[str, ...]:
         knows = self.callers.directory is not None or self.callers.established is not None
+        knows = knows or self.states_callers
         return () if knows or type(self.callers) is not CallerResolver else (NOBODY_KNOWN,)
 
     def close(self) -> None:
