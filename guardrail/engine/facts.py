@@ -9,7 +9,15 @@ from zoneinfo import ZoneInfo
 
 from guardrail.engine.expressions import define
 from guardrail.model.amounts import SECOND
-from guardrail.model.facts import AGES, WEEKDAYS, Fact, reader_of, typed_value, value_shown
+from guardrail.model.facts import (
+    AGES,
+    WEEKDAYS,
+    Fact,
+    FactType,
+    reader_of,
+    typed_value,
+    value_shown,
+)
 
 IDENTITIES = frozenset(
     "account.id account.org credential.id kyc.subject payment.fingerprint device.fingerprint "
@@ -166,4 +174,12 @@ def _ill_typed(fact: Fact, value: object) -> str:
     if fact.values and isinstance(value, str):
         return f"fact `{fact.name}` is `{shown}`, none of its values: taken as missing"
     article = "an" if fact.type.value[0] in "aeiou" else "a"
-    return f"fact `{fact.name}` is `{shown}`, not {article} {fact.type.value}: taken as missing"
+    wanted = f"{article} {fact.type.value}{_WRITTEN.get(fact.type, '')}"
+    return f"fact `{fact.name}` is `{shown}`, not {wanted}: taken as missing"
+
+
+_WRITTEN: Mapping[FactType, str] = {
+    FactType.TIMESTAMP: " (seconds since the epoch, or RFC 3339 text)",
+    FactType.DURATION: " (seconds, or text such as `5d`)",
+}
+"""How the types are stated that have no type of their own in Python; a host may have one for it."""

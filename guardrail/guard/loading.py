@@ -271,8 +271,9 @@ def _long(rule: Rule) -> bool:
 def _forgets(rules: list[str]) -> str:
     named = ", ".join(f"`{rule}`" for rule in rules[:_NAMED])
     more = f" and {len(rules) - _NAMED} more" if len(rules) > _NAMED else ""
+    counts = "counts" if len(rules) == 1 else "count"
     return (
-        f"counters are kept in memory and forgotten at restart, and {named}{more} count for longer "
-        'than an hour: give `store=` a store that lasts, or say `store="memory://"` if that is '
-        "meant"
+        f"counters are kept in memory and forgotten at restart, and {named}{more} {counts} for "
+        'longer than an hour: give `store=` a store that lasts, or say `store="memory://"` if that '
+        "is meant"
     )

@@ -81,7 +81,7 @@ def test_memory_by_default_warns_once_of_what_a_restart_forgets(folder, caplog, 
 
     assert [record.name for record in caplog.records] == ["guardrail"]
     assert caplog.records[0].levelno == logging.WARNING
-    assert "`daily` count for longer than an hour" in caplog.text
+    assert "`daily` counts for longer than an hour" in caplog.text
     assert guard.warnings() == (caplog.messages[0],)
 
 
