@@ -1,8 +1,7 @@
 """What each door can know of a request, and which rules it can therefore never enforce.
 
-A proxy that asks shows the head of a request and never tells how it ended; LiteLLM hands over a
-request without its connection. A rule that rests on what a door cannot know is decided by its
-absence for ever: it refuses everybody, or nobody.
+A proxy that asks shows the head of a request and never tells how it ended. A rule that rests on
+what a door cannot know is decided by its absence for ever: it refuses everybody, or nobody.
 """
 
 from __future__ import annotations
@@ -23,17 +22,6 @@ from guardrail.model.rules import Rule
 _BODY = frozenset(
     f"request.{name}"
     for name in ("capability", "model", "reasoning", "stream", "template", "tools", "toolset")
-)
-_CONNECTION = frozenset(
-    (
-        "client.agent",
-        "client.ip",
-        "client.network",
-        "geo.asn",
-        "geo.country",
-        "geo.region",
-        "network.kind",
-    )
 )
 
 
@@ -57,7 +45,7 @@ DOORS: Mapping[str, Door] = MappingProxyType(
         "wsgi": Door(),
         "authorizer": Door(blind=_BODY, units=frozenset(("requests",)), holds=False),
         "authzen": Door(holds=False, reads=False),
-        "litellm": Door(blind=_CONNECTION),
+        "litellm": Door(),
     }
 )
 """The doors by name; `authorizer` is one for proxies, which show the head of a request alone."""

@@ -416,13 +416,16 @@ def test_a_rule_that_no_declared_door_can_feed_is_a_finding(run, policy, rule):
     assert BLIND[rule] in found.out
 
 
-def test_litellm_knows_no_connection(run, policy):
-    rules = "rules:\n  - {id: r, when: {geo.country: CU}, unknown: skip, block: {}}\n"
-    policy(rules, "tests: [{name: t, facts: {account.id: a, geo.country: CU}, expect: block}]\n")
-    outcome = run("check", "p.yaml", "--door", "litellm")
+def test_an_authorizer_knows_no_body_and_litellm_knows_all(run, policy):
+    when = "{geo.country: CU, request.tools: {gt: 3}}"
+    rules = f"rules:\n  - {{id: r, when: {when}, unknown: skip, block: {{}}}}\n"
+    facts = "{account.id: a, geo.country: CU, request.tools: 4}"
+    policy(rules, f"tests: [{{name: t, facts: {facts}, expect: block}}]\n")
+    assert codes(run("check", "p.yaml", "--door", "litellm").out) == set()
+    outcome = run("check", "p.yaml", "--door", "authorizer")
 
     assert codes(outcome.out) == {"GR205"}
-    assert "the door `litellm`: it rests on `geo.country`, which it never sees" in outcome.out
+    assert "the door `authorizer`: it rests on `request.tools`, which it never" in outcome.out
 
 
 def test_an_unknown_door_is_a_wrong_use(run, policy):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -231,13 +232,23 @@ UNJOINABLE = (
 )
 
 
+def _own_guard(options: Mapping[str, Any]) -> Guard | AsyncGuard | None:
+    guard = options.get("guard")
+    if guard is None or isinstance(guard, Guard | AsyncGuard):
+        return guard
+    raise SettingError(
+        f"`guard` is a `{type(guard).__name__}`: hand over a `Guard` or an `AsyncGuard`, or say "
+        "with `policies` which to load"
+    )
+
+
 class Configured:
     """What a door is made of. Policies are loaded, nothing is opened yet."""
 
     def __init__(
         self, given: Given, options: Mapping[str, Any], environ: Mapping[str, str]
     ) -> None:
-        self.guard: Guard | AsyncGuard | None = options.get("guard")
+        self.guard = _own_guard(options)
         self.clock: Callable[[], float] = options.get("clock", time.time)
         self.environ = environ
         self.signals = tuple(options.get("signals", ()))
@@ -447,9 +458,15 @@ def _metrics(given: Given, environ: Mapping[str, str]) -> tuple[str | None, byte
     return path, token.encode()
 
 
+# A scheme, a host and perhaps a port, as browsers send it: no path, no slash at the end.
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s*]+|null")
+
+
 def _style(given: Given, options: Mapping[str, Any], secret: bytes) -> Style:
     fields = given.one_of("ratelimit_fields", (VERSION, "none"), VERSION)
     origins = given.texts("cors_origins")
+    if not all(origin == "*" or _ORIGIN.fullmatch(origin) for origin in origins):
+        raise given.refuse("cors_origins", "give origins such as `https://app.example`, or `*`")
     links = given.table("remedies", REMEDIES)
     if not all(isinstance(link, str) for link in links.values()):
         raise given.refuse("remedies", "give an address for each remedy")
