@@ -101,6 +101,24 @@ def test_a_clock_that_jumps_ahead_ends_no_counters_of_others(tmp_path, monkeypat
     store.close()
 
 
+@pytest.mark.parametrize(
+    "limit",
+    [
+        "rate: {requests: 1/minute, burst: 2, key: account.id}",
+        "budget: {requests: 2, per: day, key: account.id}",
+        "budget: {requests: 2, per: 6h, key: account.id}",
+        "concurrency: {max: 2, lease: 1m, key: account.id}",
+    ],
+)
+def test_what_a_wrong_clock_wrote_refuses_nobody(tmp_path, limit):
+    policies = load_text(f"guardrail: 1\npolicy: p\nrules: [{{id: r, when: always, {limit}}}]\n")
+    facts = {"account.id": "a"}
+    with Guard.from_policies(policies, store=LmdbStore(tmp_path), environ={}) as guard:
+        assert guard.decide(facts, now=NOW / S + 400 * 86_400).allowed
+        allowed = [guard.decide(facts, now=NOW / S).allowed for _ in range(3)]
+        assert allowed == [True, True, False]
+
+
 @pytest.mark.parametrize(("minutes", "kept"), [(55, False), (100, True)])
 def test_a_clock_is_believed_at_once_up_to_an_hour_ahead(tmp_path, monkeypatch, minutes, kept):
     clock = Jumping(monkeypatch)

@@ -28,6 +28,7 @@ from guardrail.stores.cells import (
     draining,
     entered,
     furthest_slot,
+    horizon,
     read_members,
     read_window,
     windowed_slots,
@@ -130,14 +131,14 @@ def kind_of(cell: Cell | Correction) -> Kind:
     return LINE if isinstance(cell, Drain) else WINDOW
 
 
-Admitted = tuple[tuple[int, int, int, int, int], bytes]
-"""What a store replies of a cell that is admitted, and its record's bytes once it is charged."""
+Answered = tuple[tuple[int, int, int, int, int], bytes]
+"""What a store replies of a cell, and its record's bytes once it is charged: none if it refuses."""
 
 
-def admit_line(
-    data: bytes | None, floor: int, amount: int, ceiling: int, expires: int
-) -> Admitted | None:
-    """Return what becomes of a draining counter that has room for a charge, None if it has not.
+def answer_line(
+    data: bytes | None, floor: int, amount: int, ceiling: int, now: int, ttl: int
+) -> Answered | None:
+    """Return what a draining counter answers, None where only a wrong clock can have written it.
 
     A `ceiling` below 0 refuses nothing.
     """
@@ -149,27 +150,28 @@ def admit_line(
             _, value, refunded = _REFUNDED.unpack(data)
     used = value if value > floor else floor
     if used + amount > ceiling >= 0:
-        return None
-    return (used, 0, -1, refunded, 0), line_bytes(draining(used + amount, refunded), expires)
+        return None if value > horizon(now, ttl) else ((used, 0, -1, refunded, 0), b"")
+    record = draining(used + amount, refunded)
+    return (used, 0, -1, refunded, 0), line_bytes(record, expiry(now, ttl))
 
 
-def admit_window(
-    data: bytes | None, slot: int, span: int, amount: int, ceiling: int, ttl: int, expires: int
-) -> Admitted | None:
-    """Return what becomes of a windowed counter that has room for a charge in the present `slot`.
+def answer_window(
+    data: bytes | None, slot: int, span: int, amount: int, ceiling: int, now: int, ttl: int
+) -> Answered | None:
+    """Return what a windowed counter answers to a charge in the present `slot`.
 
-    None where it has no room, or holds what only a wrong clock can have written. A `ceiling` below
-    0 refuses nothing.
+    None where it holds what only a wrong clock can have written, or refuses and has to tell which
+    of its slots makes room. A `ceiling` below 0 refuses nothing.
     """
     if data is None or len(data) == _ONE_SLOT.size:
         # Most have one slot, the present one, or none yet: no record is made of it.
         _, newest, used = (0, slot, 0) if data is None else _ONE_SLOT.unpack(data)
         if newest == slot:
-            if used + amount > ceiling >= 0:
-                return None
             value = used + amount
-            charged_bytes = _ONE_SLOT.pack(expires, slot, value if value < TOP else TOP)
-            return (used, slot, -1, 0, 0), charged_bytes
+            if value > ceiling >= 0:
+                return ((used, slot, -1, 0, 0), b"") if span == 1 else None
+            value = value if value < TOP else TOP
+            return (used, slot, -1, 0, 0), _ONE_SLOT.pack(expiry(now, ttl), slot, value)
     used, present, record = 0, slot, None
     if data is not None:
         record = read_window_bytes(data)
@@ -179,13 +181,13 @@ def admit_window(
     if used + amount > ceiling >= 0:
         return None
     charged = charged_window(record, slot, span, amount)
-    return (used, slot, -1, 0, 0), window_bytes(charged, expires)
+    return (used, slot, -1, 0, 0), window_bytes(charged, expiry(now, ttl))
 
 
-def admit_member(
-    data: bytes | None, member: bytes, until: int, ceiling: int, now: int, expires: int
-) -> Admitted | None:
-    """Return what becomes of a set that has room for a member until then, None if it has not.
+def answer_set(
+    data: bytes | None, member: bytes, until: int, ceiling: int, now: int, ttl: int
+) -> Answered | None:
+    """Return what a set answers to a member that stays until then, None if it has no room.
 
     A `ceiling` below 0 refuses nobody.
     """
@@ -193,5 +195,5 @@ def admit_member(
     live, present = read_members(record, member, now)
     if live >= ceiling >= 0 and not present:
         return None
-    changed = set_bytes(entered(record, member, until, now), expires)
+    changed = set_bytes(entered(record, member, until, now), expiry(now, ttl))
     return (live, int(present), -1, 0, 0), changed

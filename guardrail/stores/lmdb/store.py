@@ -7,6 +7,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import and_
 from pathlib import Path
 from typing import Any, cast
 
@@ -49,10 +50,10 @@ from guardrail.stores.lmdb.records import (
     LINE,
     SET,
     WINDOW,
-    Admitted,
-    admit_line,
-    admit_member,
-    admit_window,
+    Answered,
+    answer_line,
+    answer_set,
+    answer_window,
     expiry,
     kind_of,
 )
@@ -208,7 +209,7 @@ class LmdbStore:
             entry.put(record, expiry(transaction.now, cell.ttl))
 
     def _ask(self, transaction: Transaction, form: Form) -> list[int]:
-        reply = _admit(transaction, form)
+        reply = _answer(transaction, form)
         if reply is None:
             reply = reply_of(self._acquire(transaction, form.as_charges, form.as_cells))
         return reply
@@ -289,12 +290,12 @@ def _located(transaction: Transaction, cell: Cell) -> tuple[Record | None, bool]
     return transaction.find(spill, kind).record, True
 
 
-def _admit(transaction: Transaction, form: Form) -> list[int] | None:
-    """Charge what a form asks for and return the reply, if all of it is admitted.
+def _answer(transaction: Transaction, form: Form) -> list[int] | None:
+    """Return the reply to a form, and charge what it admits, from bytes to bytes.
 
-    Else, and where a record may stand elsewhere (a credential is unknown, names are changing) or
-    is charged twice, return None: nothing is changed, and `_acquire` decides over the cells. It
-    goes from bytes to bytes, without an `Entry`, since most requests are admitted.
+    None, and nothing is changed, where `_acquire` has to decide over the cells: a record may stand
+    elsewhere (a credential is unknown, names are changing), or is charged twice; a refusal is to
+    tell what makes room, or something follows from it.
     """
     keys, charges, cells, _ = form
     if transaction.renaming:
@@ -302,8 +303,8 @@ def _admit(transaction: Transaction, form: Form) -> list[int] | None:
     get, name_of, now = transaction.lmdb.get, transaction.name, transaction.now
     _, known, unknown, _ = transaction.tables
     reply = [1, *([0] * (len(charges) // 2))]
-    changes: list[Change] = []
-    admitted: Admitted | None
+    changes: list[tuple[int, Change]] = []
+    answered: Answered | None
     every = zip(*[iter(cells)] * CELL, strict=True)
     for kind, charge, place, ttl, spill, slot, span, floor, amount, ceiling in every:
         key = keys[place - 1]
@@ -314,22 +315,27 @@ def _admit(transaction: Transaction, form: Form) -> list[int] | None:
         if spill or (data is None and get(name, None, unknown) is not None):
             return None
         kept = ttl * MILLISECOND
-        expires = expiry(now, kept)
         if kind == SET_ROW:
-            member = transaction.member(slot)
-            admitted = admit_member(data, member, span, ceiling, now, expires)
+            answered = answer_set(data, transaction.member(slot), span, ceiling, now, kept)
         elif floor:
-            admitted = admit_line(data, floor, amount, ceiling, expires)
+            answered = answer_line(data, floor, amount, ceiling, now, kept)
         else:
-            admitted = admit_window(data, slot, span, amount, ceiling, kept, expires)
-        if admitted is None:
+            answered = answer_window(data, slot, span, amount, ceiling, now, kept)
+        if answered is None:
             return None
-        numbers, record = admitted
+        numbers, record = answered
         reply += numbers
+        if not record:
+            reply[charge] = 1
         # What comes after a charge is for when that one is refused.
-        if not charges[2 * charge - 1] and (amount or kind == SET_ROW):
-            changes.append((name, record, known, data is None, None))
-    if len({change[0] for change in changes}) < len(changes):
+        elif not charges[2 * charge - 1] and (amount or kind == SET_ROW):
+            changes.append((charge, (name, record, known, data is None, None)))
+    if 1 in reply[1 : 1 + len(charges) // 2]:
+        if any(charges[1::2]):
+            return None
+        reply[0] = int(not any(map(and_, charges[::2], reply[1:])))
+        changes = [change for change in changes if reply[0] and not reply[change[0]]]
+    if len({change[0] for _, change in changes}) < len(changes):
         return None
-    transaction.written += changes
+    transaction.written += [change for _, change in changes]
     return reply
