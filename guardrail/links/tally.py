@@ -45,10 +45,12 @@ class _Half:
 class Tally:
     """The evidence against one actor."""
 
-    __slots__ = ("_current", "_ends", "_former", "_found", "_half", "_last")
+    __slots__ = ("_current", "_ends", "_former", "_found", "_half", "_last", "_signs")
 
-    def __init__(self, signs: int) -> None:
-        self._current, self._former = _Half(signs), _Half(signs)
+    def __init__(self, signs: tuple[Sign, ...]) -> None:
+        self._signs = signs
+        """What the records are of, in their order."""
+        self._current, self._former = _Half(len(signs)), _Half(len(signs))
         self._found: Found | None = None
         """What the evidence comes to, until more is seen or some is dropped."""
         self._ends = self._half = self._last = 0.0
@@ -56,7 +58,8 @@ class Tally:
 
     def add(self, scorer: Scorer, shown: tuple[Any, ...], now: float) -> None:
         """Count a served request at `now` (seconds) by what it showed; see `Scorer.read`."""
-        half = self._current if now < self._ends else self._at(scorer, now)
+        is_now = now < self._ends and scorer.signs is self._signs
+        half = self._current if is_now else self._at(scorer, now)
         self._found = None
         half.requests += 1
         gap, self._last = (now - self._last if self._last else 0.0), now
@@ -68,8 +71,10 @@ class Tally:
         Both go on to the later half first: what was seen before the window counts no longer.
         """
         ends, half = max((self._ends, self._half), (other._ends, other._half))
+        signs = self._signs if self._last >= other._last else other._signs
         for tally in (self, other):
             tally._turn(ends, half)
+            tally._sort(signs)
         self._found = None
         self._last = max(self._last, other._last)
         for mine, its in ((self._current, other._current), (self._former, other._former)):
@@ -79,7 +84,7 @@ class Tally:
 
     def copy(self) -> Tally:
         """Return a tally that says the same: a part keeps what told against the whole."""
-        made = Tally(len(self._current.records))
+        made = Tally(self._signs)
         made.absorb(self)
         return made
 
@@ -105,18 +110,36 @@ class Tally:
         return Found(sum(points.values()), tuple(sorted(holding)))
 
     def _at(self, scorer: Scorer, now: float) -> _Half:
-        """Return the half of the window that it is now."""
+        """Return the half of the window that it is now, with a record for each sign."""
         if now >= self._ends:
             self._turn((int(now / scorer.half) + 1) * scorer.half, scorer.half)
+        self._sort(scorer.signs)
         return self._current
 
     def _turn(self, ends: float, half: float) -> None:
         """Go on to the half of the window that ends then, of that length, if it is a later one."""
         if ends > self._ends:
-            signs = len(self._current.records)
+            signs = len(self._signs)
             self._former = self._current if ends < self._ends + 1.5 * half else _Half(signs)
             self._current, self._found = _Half(signs), None
             self._ends, self._half = ends, half
+
+    def _sort(self, signs: tuple[Sign, ...]) -> None:
+        """Put the records into the order of these signs; policies may have changed since.
+
+        What was gathered for a sign that looks at the same is kept, all else begins anew.
+        """
+        if signs is self._signs:
+            return
+        before = [(sign.kind, sign.fact, sign.condition) for sign in self._signs]
+        after = [(sign.kind, sign.fact, sign.condition) for sign in signs]
+        self._signs = signs
+        if after != before:
+            for half in (self._current, self._former):
+                half.records = [
+                    half.records[before.index(one)] if one in before else None for one in after
+                ]
+        self._found = None
 
 
 class Scorer:
@@ -284,7 +307,7 @@ class Tallies:
         with self._lock:
             tally = self._kept.pop(actor, None)
             if tally is None:
-                tally = Tally(len(scorer.signs))
+                tally = Tally(scorer.signs)
                 while len(self._kept) >= self._most:
                     del self._kept[next(iter(self._kept))]
             self._kept[actor] = tally

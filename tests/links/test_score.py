@@ -101,7 +101,7 @@ def test_gaps_go_on_from_the_later_request_of_two_actors_who_are_one() -> None:
     scorer = Scorer(loaded(POLICY))
     showing = scorer.read({}, MONDAY)
     for first, second in ((0, 1000), (1000, 0)):
-        one, other = Tally(len(scorer.signs)), Tally(len(scorer.signs))
+        one, other = Tally(scorer.signs), Tally(scorer.signs)
         for at in range(20):
             one.add(scorer, showing, MONDAY + first + at * 10)
             other.add(scorer, showing, MONDAY + second + at * 10)
@@ -121,7 +121,7 @@ def test_requests_of_two_actors_who_are_one_are_added_up(taken_over: bool) -> No
     plain = scorer.read(shown(0), MONDAY)
 
     def tally(showing: tuple[Any, ...], count: int) -> Tally:
-        made = Tally(len(scorer.signs))
+        made = Tally(scorer.signs)
         for at in range(count):
             made.add(scorer, showing, MONDAY + at * at)
         return made
@@ -145,7 +145,7 @@ def test_what_was_seen_before_the_window_comes_back_with_no_other_actor(
 ) -> None:
     scorer = Scorer(loaded(POLICY))
     rented = scorer.read(shown(0, kind="vpn", template="t"), MONDAY)
-    old, new = Tally(len(scorer.signs)), Tally(len(scorer.signs))
+    old, new = Tally(scorer.signs), Tally(scorer.signs)
     for at in range(20):
         old.add(scorer, rented, MONDAY + at * at)
     later = MONDAY + halves * scorer.half + 500
@@ -155,6 +155,47 @@ def test_what_was_seen_before_the_window_comes_back_with_no_other_actor(
 
     assert bool(told(into, scorer, later)) is counts
     assert told(into, scorer, later + 2 * scorer.half) == ()
+
+
+CLOCK = "    - {id: clockwork, family: clock, even: true, above: 90%, least: 10, points: 5}\n"
+CHANGED = {
+    "one more": POLICY.replace(CLOCK, CLOCK.replace("clockwork", "steady") + CLOCK),
+    "one less": POLICY.replace(CLOCK, ""),
+    "another order": POLICY.replace(CLOCK, "").replace("  evidence:\n", "  evidence:\n" + CLOCK),
+    "more points": POLICY.replace("points: 25", "points: 27"),
+}
+
+
+@pytest.mark.parametrize("changed", CHANGED.values(), ids=CHANGED)
+@pytest.mark.parametrize("later", [1.0, DAY, 5 * DAY])
+def test_what_signs_told_that_stay_is_kept_where_policies_change(
+    changed: str, later: float
+) -> None:
+    guard = guard_for()
+    before = send(guard, 25, template="t", kind="vpn")
+    found = score(guard, before)[0]
+    assert found == 45
+    after = guard.with_policies(loaded(changed))
+    worth = 2 if "points: 27" in changed else 0
+    if later < 2 * DAY:
+        assert score(after, before + later)[0] == found + worth
+    now = send(after, 30, now=before + later, template="t", kind="vpn")
+    assert score(after, now) == (45 + worth, ("one-template", "rented"))
+
+
+def test_two_actors_who_become_one_may_have_been_seen_by_other_policies() -> None:
+    scorers = [Scorer(loaded(text)) for text in (POLICY, CHANGED["another order"])]
+    for first, second in (scorers, reversed(scorers)):
+        tallies = []
+        for scorer, at in ((first, MONDAY), (second, MONDAY + 500)):
+            made = Tally(scorer.signs)
+            for number in range(8):
+                showing = scorer.read(shown(0, kind="vpn", template="t"), MONDAY)
+                made.add(scorer, showing, at + number * number)
+            tallies.append(made)
+        tallies[0].absorb(tallies[1])
+        assert told(tallies[0], second, MONDAY + 999) == ("one-template", "rented")
+        assert told(tallies[0], first, MONDAY + 999) == ("one-template", "rented")
 
 
 def test_explain_tells_which_evidence_made_up_a_score() -> None:
