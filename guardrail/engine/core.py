@@ -621,3 +621,4 @@ def _seconds(wait: float) -> str:
 
 
 _LONG = 10
+"""Seconds from which on a wait is told in whole ones."""

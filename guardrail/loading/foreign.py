@@ -517,11 +517,8 @@ def _block(value: Scalar) -> str:
     if isinstance(value.value, int) and not isinstance(value.value, bool):
         return f"write `block: {{status: {value.text}}}`"
     if isinstance(value.value, str) and boolean(value.text) is None:
-        return (
-            f'write `block: {{message: "{value.text}"}}`'
-            if len(value.text) < 40
-            else ("write `block: {message: …}`")
-        )
+        told = f'"{value.text}"' if len(value.text) < 40 else "…"
+        return f"write `block: {{message: {told}}}`"
     return "write `block: {}`" if value.value is not False else "leave the rule out"
 
 

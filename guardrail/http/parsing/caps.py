@@ -108,9 +108,7 @@ def caps_by_usage(usage_format: UsageFormat) -> CapRules:
     return _BY_USAGE.get(usage_format, NO_CAPS)
 
 
-WITHIN = ("sampling_params", "generationConfig", "generation_config", "parameters", "options")
-"""Members that hold caps of their own."""
-__all__ = ["CAPS", "FLOORS", "WITHIN", "Counts", "counts_of", "likely_completions", "whole"]
+__all__ = ["CAPS", "FLOORS", "Counts", "counts_of", "likely_completions", "whole"]
 
 _OUTPUT = frozenset({*CAPS, *FLOORS})
 _COUNTED = _OUTPUT | MULTIPLIERS

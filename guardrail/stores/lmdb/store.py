@@ -7,7 +7,6 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
-from operator import and_
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,6 +32,7 @@ from guardrail.model.cells import SET as SET_ROW
 from guardrail.stores.cells import (
     Record,
     acquired,
+    admission,
     charged,
     corrected,
     drained_pair,
@@ -330,11 +330,13 @@ def _answer(transaction: Transaction, form: Form) -> list[int] | None:
         # What comes after a charge is for when that one is refused.
         elif not charges[2 * charge - 1] and (amount or kind == SET_ROW):
             changes.append((charge, (name, record, known, data is None, None)))
-    if 1 in reply[1 : 1 + len(charges) // 2]:
+    refused = [flag == 1 for flag in reply[1 : 1 + len(charges) // 2]]
+    if True in refused:
         if any(charges[1::2]):
             return None
-        reply[0] = int(not any(map(and_, charges[::2], reply[1:])))
-        changes = [change for change in changes if reply[0] and not reply[change[0]]]
+        admitted, applied = admission(form.as_charges, refused, ())
+        reply[0] = int(admitted)
+        changes = [change for change in changes if applied[change[0] - 1]]
     if len({change[0] for _, change in changes}) < len(changes):
         return None
     transaction.written += [change for _, change in changes]
