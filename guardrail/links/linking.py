@@ -134,15 +134,21 @@ class Linking:
         self._link(sighting, now, today)
         return self.stands(sighting.account, sighting.is_trusted, today)
 
-    def agrees(self, account: int, is_trusted: bool) -> bool:
-        """Tell whether an account was last seen to be trusted, or not, as it is told to be."""
+    def agrees(self, account: int, is_trusted: bool, is_exempt: bool) -> bool:
+        """Tell whether an account was last seen to be trusted, and exempt, as it is told to be."""
         row = self.forest.index.get(account, NOBODY)
-        return row == NOBODY or (self.forest.kind[row] == TRUSTED) is is_trusted
+        if row == NOBODY or (is_exempt and not self.forest.degree[row]):
+            return True
+        if (account in self.book.left) is not is_exempt:
+            return False
+        return is_exempt or (self.forest.kind[row] == TRUSTED) is is_trusted
 
-    def stands(self, account: int, is_trusted: bool, today: int) -> Standing:
+    def stands(
+        self, account: int, is_trusted: bool, today: int, *, is_exempt: bool = False
+    ) -> Standing:
         """Return whom an account acts as."""
         row = self.forest.index.get(account, NOBODY)
-        if is_trusted or row == NOBODY:
+        if is_trusted or is_exempt or row == NOBODY:
             return Standing(0, 1, int(is_trusted))
         return Standing(*self.forest.standing(row, today))
 
@@ -157,14 +163,20 @@ class Linking:
         forest = self.forest
         forest.tidy()
         changes, forest.changes = forest.changes, []
-        if self.book.left:
-            for change in changes:
+        left = self.book.left
+        if not left:
+            return changes
+        found: list[Change] = []
+        for change in changes:
+            if isinstance(change, Join):
                 # Others' counters have met its own: it has to be told anew.
-                if isinstance(change, Join):
-                    self.book.left.difference_update(change.others)
-                elif isinstance(change, Alone):
-                    self.book.left.discard(change.account)
-        return changes
+                left.difference_update(change.others)
+            elif isinstance(change, Alone) and change.account in left:
+                # It acts alone already, and what it has used since is its own.
+                left.discard(change.account)
+                continue
+            found.append(change)
+        return found
 
     def unlink(self, account: int, now: int) -> bool:
         """Take an account out of its actor, and keep it apart; tell whether it was in one.
@@ -308,13 +320,14 @@ class Linking:
 
     def _leave(self, sighting: Sighting) -> None:
         row = self.forest.index.get(sighting.account, NOBODY)
-        if row != NOBODY:
-            for name in (v.name for group in (sighting.strong, sighting.weak) for v in group):
-                self._untie(row, name)
-            if self.forest.degree[row] and sighting.account not in self.book.left:
-                # Other links of it last until they expire; it acts alone in spite of them.
-                self.forest.changes.append(Own(sighting.account))
-                self.book.left.add(sighting.account)
+        if row == NOBODY:
+            return
+        if self.forest.degree[row] and sighting.account not in self.book.left:
+            # What it does not show now ties it until that expires; it acts alone in spite of it.
+            self.forest.changes.append(Own(sighting.account))
+            self.book.left.add(sighting.account)
+        for name in (v.name for group in (sighting.strong, sighting.weak) for v in group):
+            self._untie(row, name)
 
     def _isolate(self, row: int) -> None:
         forest = self.forest

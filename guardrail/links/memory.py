@@ -148,13 +148,15 @@ class MemoryLinks:
     def stands(self, kept: Kept, pools: Sequence[Pool], now: int) -> Seen | None:
         """Return whom an account acts as, by what is known of it already.
 
-        None where others have said meanwhile whether it is trusted: it has to be seen again.
+        None where others have said otherwise meanwhile, whether it is trusted or whether it is
+        exempt: it has to be seen again.
         """
         with self._store.lock:
             account, _, is_trusted, is_exempt, _ = kept.shown
-            if not (is_exempt or self._linking.agrees(account, is_trusted)):
+            if not self._linking.agrees(account, is_trusted, is_exempt):
                 return None
-            standing = self._linking.stands(account, is_trusted, now // DAY)
+            today = now // DAY
+            standing = self._linking.stands(account, is_trusted, today, is_exempt=is_exempt)
             self._follow(pools, now)
             return self._seen(standing, kept.revision, kept.settled)
 

@@ -306,6 +306,30 @@ def test_contracted_organisations_are_never_linked() -> None:
     assert not together(guard, one, other)
 
 
+@pytest.mark.parametrize("shows", [{"card": "c"}, {}], ids=["what tied it", "nothing"])
+def test_an_account_that_becomes_exempt_goes_on_with_what_it_used_itself(shows) -> None:
+    guard = guard_for()
+    used(guard, shown("a"))
+    for number in range(5):
+        used(guard, shown(f"b{number}", card="c"))
+    assert used(guard, shown("a", card="c"), MONDAY + 1) == 7
+
+    contracted = shown("a", org="acme", **shows)
+    assert [used(guard, contracted, MONDAY + second) for second in (40, 41)] == [2, 3]
+    # Nor does what others have used meet it when nothing ties it any more.
+    assert used(guard, shown("a", org="acme", card="c"), MONDAY + 80) == 4
+
+
+def test_an_account_that_is_exempt_at_times_is_alone_then() -> None:
+    guard = guard_for()
+    one, other = shown("a", card="c"), shown("b", card="c")
+    alone = shown("a", org="acme")
+    used(guard, other)
+    assert used(guard, alone, MONDAY + 40) == 1
+    assert used(guard, one, MONDAY + 80) == 3
+    assert used(guard, alone, MONDAY + 120) == 2
+
+
 def test_a_link_lasts_for_its_window_after_it_was_last_used() -> None:
     guard = guard_for(limit=100_000)
     pair = {"network": "n", "device": "d"}
