@@ -7,7 +7,7 @@ from hashlib import blake2b
 from struct import Struct, pack
 from typing import NamedTuple, Self
 
-from guardrail.links.forest import FIRST_EVIDENCE, LAST_KIND
+from guardrail.links.forest import FIRST_EVIDENCE, LAST_EVIDENCE
 from guardrail.model.amounts import MINUTE, SECOND
 from guardrail.model.conditions import Comparison, Condition, comparisons, compile_condition
 from guardrail.model.facts import AGES
@@ -139,7 +139,7 @@ class Evidence:
         if names not in self._kinds:
             self._kinds.append(names)
         # A byte holds it; after many changes of policies the last ones are told apart no more.
-        return min(FIRST_EVIDENCE + self._kinds.index(names), LAST_KIND)
+        return min(FIRST_EVIDENCE + self._kinds.index(names), LAST_EVIDENCE)
 
     def fresh(self, account: int, now: int) -> int:
         """Return a name for an actor that comes to be with an account at `now` (microseconds)."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from struct import Struct
 from typing import NamedTuple
 
-from guardrail.links.forest import FIRST_EVIDENCE, NOBODY, Forest
+from guardrail.links.forest import FIRST_EVIDENCE, NOBODY, STRANGER, Forest, is_account
 from guardrail.stores.links import NAME
 
 _ROW = Struct(">QHHiiBIHQ")
@@ -91,7 +91,7 @@ class Excerpt:
     def _hang(self, number: int, row: Row) -> None:
         forest = self.forest
         if row.above not in forest.index:
-            kind = FIRST_EVIDENCE if row.kind < FIRST_EVIDENCE else 0
+            kind = FIRST_EVIDENCE if is_account(row.kind) else STRANGER
             several = row.accounts > 1
             self._add(
                 row.above,
@@ -104,7 +104,7 @@ class Excerpt:
         forest = self.forest
         for number, at in forest.index.items():
             above = forest.parent[at]
-            is_account = forest.kind[at] < FIRST_EVIDENCE
+            handle = self.handles.get(number, b"") if is_account(forest.kind[at]) else b""
             yield (
                 number,
                 Row(
@@ -117,7 +117,7 @@ class Excerpt:
                     max(0, forest.degree[at]),
                     forest.entered[at],
                     forest.actor.get(at, 0),
-                    self.handles.get(number, b"") if is_account else b"",
+                    handle,
                 ),
             )
 

@@ -19,9 +19,10 @@ from typing import NamedTuple
 NOBODY = -1
 """In place of a parent: a root."""
 
-STRANGER, TRUSTED = 0, 1
-"""The kinds of accounts; values have the kind of their evidence, from 2 on."""
-FIRST_EVIDENCE, LAST_KIND = 2, 255
+STRANGER, TRUSTED, EXEMPT = 0, 1, 255
+"""The kinds of accounts: those that are exempt act alone, whatever still ties them."""
+FIRST_EVIDENCE, LAST_EVIDENCE = 2, 254
+"""Values have the kind of their evidence."""
 LAST_DAY = 65_535
 """The last day that there is room for, in the year 2149."""
 
@@ -112,7 +113,7 @@ class Forest:
 
     def _row(self, name: int, kind: int, above: int, expiry: int, since: int) -> int:
         """Return the row of a new node; the node above it does not know of it yet."""
-        accounts, trusted = int(kind < FIRST_EVIDENCE), int(kind == TRUSTED)
+        accounts, trusted = int(is_account(kind)), int(kind == TRUSTED)
         degree = int(above != NOBODY)
         if self._free:
             row = self._free.pop()
@@ -303,11 +304,11 @@ class Forest:
         if not self.accounts[least]:
             return names[0]
         whole = names[0] or names[1] or fresh
-        # What a trusted account has used it has used alone: it is nobody else's.
+        # What a trusted or exempt account has used it has used alone: it is nobody else's.
         others = tuple(
             name or self.name[top]
             for name, top in zip(names, (most, least), strict=True)
-            if name != whole and (name or self.kind[top] != TRUSTED)
+            if name != whole and (name or self.kind[top] == STRANGER)
         )
         self.changes.append(Join(whole, others))
         return whole
@@ -332,10 +333,10 @@ class Forest:
 
     def _go_on(self, top: int, whole: int, name: int) -> None:
         """Let a part of an actor go on under a name, or as the account that it is."""
-        if self.accounts[top] == 1 and self.kind[top] < FIRST_EVIDENCE:
+        kind = self.kind[top]
+        if self.accounts[top] == 1 and is_account(kind):
             alone = self.name[top]
-            trusted = self.kind[top] == TRUSTED
-            self.changes.append(Own(alone) if trusted else Alone(whole, alone))
+            self.changes.append(Alone(whole, alone) if kind == STRANGER else Own(alone))
             return
         self.actor[top] = name
         if name != whole:
@@ -353,16 +354,17 @@ class Forest:
             named, top = 0, account
         return named, self.accounts[top], self.trusted[top]
 
-    def trust(self, account: int, is_trusted: bool) -> None:
-        """Say whether an account is trusted."""
-        kind = TRUSTED if is_trusted else STRANGER
-        delta = kind - self.kind[account]
+    def regard(self, account: int, kind: int) -> None:
+        """Say of which kind an account is from now on."""
+        if kind == self.kind[account]:
+            return
+        delta = (kind == TRUSTED) - (self.kind[account] == TRUSTED)
+        self.kind[account] = kind
         if delta:
-            self.kind[account] = kind
             for row in self.path(account):
                 self.trusted[row] += delta
-            if is_trusted and self.degree[account]:
-                self.changes.append(Own(self.name[account]))
+        if kind != STRANGER and self.degree[account]:
+            self.changes.append(Own(self.name[account]))
 
     def edge(self, account: int, value: int) -> int:
         """Return the lower end of the edge between two nodes, `NOBODY` where none is kept."""
@@ -403,7 +405,7 @@ class Forest:
     def edge_at(self, child: int) -> Edge:
         """Return the edge above a node."""
         above = self.parent[child]
-        account, value = (child, above) if self.kind[child] < FIRST_EVIDENCE else (above, child)
+        account, value = (child, above) if is_account(self.kind[child]) else (above, child)
         return Edge(
             self.name[account],
             self.name[value],
@@ -496,10 +498,22 @@ class Forest:
             if not self.degree[row] and self.index.get(self.name[row]) == row:
                 del self.index[self.name[row]]
                 self.entered[row] = 0
-                if self.kind[row] < FIRST_EVIDENCE:
+                if is_account(self.kind[row]):
                     self.gone.append(self.name[row])
                 self._free.append(row)
         self.loose.clear()
+
+
+def is_account(kind: int) -> bool:
+    """Tell whether a node of this kind is an account."""
+    return kind < FIRST_EVIDENCE or kind == EXEMPT
+
+
+def account_kind(*, is_trusted: bool, is_exempt: bool) -> int:
+    """Return the kind of an account."""
+    if is_exempt:
+        return EXEMPT
+    return TRUSTED if is_trusted else STRANGER
 
 
 def _another(named: int, other: int) -> int:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import isqrt
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from guardrail.links.evidence import Evidence, Sighting, Weak
 from guardrail.links.forest import (
+    EXEMPT,
     LAST_DAY,
     NOBODY,
     STRANGER,
-    TRUSTED,
-    Alone,
     Change,
     Edge,
     Forest,
-    Join,
     Own,
+    account_kind,
+    is_account,
 )
 from guardrail.model.amounts import DAY
 from guardrail.model.links import Links
@@ -38,6 +38,11 @@ class Standing(NamedTuple):
     actor: int
     accounts: int
     trusted: int
+
+    @classmethod
+    def alone(cls, *, is_trusted: bool) -> Self:
+        """Return how an account stands that acts alone."""
+        return cls(0, 1, int(is_trusted))
 
 
 class Bearer(NamedTuple):
@@ -93,8 +98,6 @@ class Book:
         self.bearers = Bearers()
         self.apart: dict[int, int] = {}
         """The accounts that are not linked until a day, as somebody decided."""
-        self.left: set[int] = set()
-        """The linked accounts that were told to act alone in spite of it."""
         self.kinds: list[tuple[str, ...]] = []
         """The facts of each kind of evidence."""
         self.revision = 0
@@ -130,26 +133,20 @@ class Linking:
         apart = self.book.apart.get(sighting.account, 0) >= today
         if sighting.is_exempt or apart:
             self._leave(sighting)
-            return Standing(0, 1, int(sighting.is_trusted))
+            return Standing.alone(is_trusted=sighting.is_trusted)
         self._link(sighting, now, today)
         return self.stands(sighting.account, sighting.is_trusted, today)
 
-    def agrees(self, account: int, is_trusted: bool, is_exempt: bool) -> bool:
-        """Tell whether an account was last seen to be trusted, and exempt, as it is told to be."""
+    def agrees(self, account: int, kind: int) -> bool:
+        """Tell whether an account was last seen to be of a kind, if it is linked."""
         row = self.forest.index.get(account, NOBODY)
-        if row == NOBODY or (is_exempt and not self.forest.degree[row]):
-            return True
-        if (account in self.book.left) is not is_exempt:
-            return False
-        return is_exempt or (self.forest.kind[row] == TRUSTED) is is_trusted
+        return row == NOBODY or self.forest.kind[row] == kind
 
-    def stands(
-        self, account: int, is_trusted: bool, today: int, *, is_exempt: bool = False
-    ) -> Standing:
-        """Return whom an account acts as."""
+    def stands(self, account: int, is_trusted: bool, today: int) -> Standing:
+        """Return whom an account acts as that is not exempt."""
         row = self.forest.index.get(account, NOBODY)
-        if is_trusted or is_exempt or row == NOBODY:
-            return Standing(0, 1, int(is_trusted))
+        if is_trusted or row == NOBODY:
+            return Standing.alone(is_trusted=is_trusted)
         return Standing(*self.forest.standing(row, today))
 
     def expire(self, now: int) -> None:
@@ -163,20 +160,7 @@ class Linking:
         forest = self.forest
         forest.tidy()
         changes, forest.changes = forest.changes, []
-        left = self.book.left
-        if not left:
-            return changes
-        found: list[Change] = []
-        for change in changes:
-            if isinstance(change, Join):
-                # Others' counters have met its own: it has to be told anew.
-                left.difference_update(change.others)
-            elif isinstance(change, Alone) and change.account in left:
-                # It acts alone already, and what it has used since is its own.
-                left.discard(change.account)
-                continue
-            found.append(change)
-        return found
+        return changes
 
     def unlink(self, account: int, now: int) -> bool:
         """Take an account out of its actor, and keep it apart; tell whether it was in one.
@@ -237,7 +221,7 @@ class Linking:
         return [
             forest.name[other]
             for other in list(forest.index.values())
-            if forest.kind[other] in (STRANGER, TRUSTED) and forest.root(other, today) == top
+            if is_account(forest.kind[other]) and forest.root(other, today) == top
         ]
 
     def weakest(self, one: int, other: int) -> Edge | None:
@@ -250,12 +234,11 @@ class Linking:
 
     def _link(self, sighting: Sighting, now: int, today: int) -> None:
         links, forest = self.links, self.forest
-        self.book.left.discard(sighting.account)
-        kind = TRUSTED if sighting.is_trusted else STRANGER
+        kind = account_kind(is_trusted=sighting.is_trusted, is_exempt=False)
         row = forest.node(sighting.account, kind)
         forest.loose.append(row)
         if forest.kind[row] != kind:
-            forest.trust(row, sighting.is_trusted)
+            forest.regard(row, kind)
             self.book.revision += 1
         strong, weak = (
             min(today + days, LAST_DAY) for days in (links.strong_days, links.weak_days)
@@ -322,10 +305,8 @@ class Linking:
         row = self.forest.index.get(sighting.account, NOBODY)
         if row == NOBODY:
             return
-        if self.forest.degree[row] and sighting.account not in self.book.left:
-            # What it does not show now ties it until that expires; it acts alone in spite of it.
-            self.forest.changes.append(Own(sighting.account))
-            self.book.left.add(sighting.account)
+        # What it does not show now ties it until that expires; it acts alone in spite of it.
+        self.forest.regard(row, EXEMPT)
         for name in (v.name for group in (sighting.strong, sighting.weak) for v in group):
             self._untie(row, name)
 

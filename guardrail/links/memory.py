@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 
 from guardrail.engine import whose_key
 from guardrail.links.evidence import Evidence, Sighting
-from guardrail.links.forest import Alone, Forest, Join, Own
+from guardrail.links.forest import Alone, Forest, Join, Own, account_kind
 from guardrail.links.linking import Book, Linking, Standing
 from guardrail.links.signal import Kept, Marks, Seen, actor_id
 from guardrail.links.tally import Tallies
@@ -153,10 +153,13 @@ class MemoryLinks:
         """
         with self._store.lock:
             account, _, is_trusted, is_exempt, _ = kept.shown
-            if not self._linking.agrees(account, is_trusted, is_exempt):
+            kind = account_kind(is_trusted=is_trusted, is_exempt=is_exempt)
+            if not self._linking.agrees(account, kind):
                 return None
-            today = now // DAY
-            standing = self._linking.stands(account, is_trusted, today, is_exempt=is_exempt)
+            if is_exempt:
+                standing = Standing.alone(is_trusted=is_trusted)
+            else:
+                standing = self._linking.stands(account, is_trusted, now // DAY)
             self._follow(pools, now)
             return self._seen(standing, kept.revision, kept.settled)
 
@@ -211,7 +214,6 @@ class MemoryLinks:
                 self._store.hand_on(pools, self._whose(change.whole), self._whose(change.part), now)
         for account in self._state.forest.gone:
             self._state.handles.pop(account, None)
-            self._state.book.left.discard(account)
         self._state.forest.gone.clear()
 
     def _whose(self, number: int) -> str:

@@ -112,7 +112,7 @@ class StoredLinks:
         if standing is not None or read:
             return standing
         if sighting.is_trusted or sighting.is_exempt:
-            return Standing(0, 1, int(sighting.is_trusted))
+            return Standing.alone(is_trusted=sighting.is_trusted)
         sighting = self._crowded(sighting)
         return (yield from self._applied(sighting, pools, now, (), see))
 

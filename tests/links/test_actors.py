@@ -320,6 +320,18 @@ def test_an_account_that_becomes_exempt_goes_on_with_what_it_used_itself(shows) 
     assert used(guard, shown("a", org="acme", card="c"), MONDAY + 80) == 4
 
 
+def test_the_end_of_an_exempt_accounts_links_leaves_it_what_it_used_itself() -> None:
+    guard = guard_for()
+    pair = {"network": "n", "device": "d"}
+    for name in ("a", "b", "b", "b"):
+        used(guard, shown(name, **pair))
+    contracted = shown("a", org="acme")
+    assert [used(guard, contracted, MONDAY + day * DAY) for day in (1, 2)] == [2, 3]
+    for number in range(3):
+        used(guard, shown(f"z{number}"), MONDAY + (16 + number) * DAY)
+    assert used(guard, contracted, MONDAY + 20 * DAY) == 4
+
+
 def test_an_account_that_is_exempt_at_times_is_alone_then() -> None:
     guard = guard_for()
     one, other = shown("a", card="c"), shown("b", card="c")

@@ -97,7 +97,7 @@ def history(seed: int, steps: int, accounts: int, values: int) -> None:
         row = forest.node(account, TRUSTED if account in trusted else STRANGER)
         if dice.random() < 0.1:
             trusted ^= {account}
-        forest.trust(row, account in trusted)
+        forest.regard(row, TRUSTED if account in trusted else STRANGER)
         fresh += 1
         show(forest, row, value, expiry, today, fresh)
         old = oracle.edges.get((account, value), 0)
