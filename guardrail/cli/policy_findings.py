@@ -54,7 +54,7 @@ def policy_findings(policies: PolicySet, suite: SuiteResult, setting: Setting) -
     every += suite_findings(policies, suite, now, setting.geo)
     every += analyse(policies, now)
     for unfed in unfed_by_all(policies, setting.doors):
-        message = f"rule `{unfed.rule.id}` cannot be enforced: {unfed.why}"
+        message = f"rule `{unfed.rule.id}` cannot be enforced {unfed.why}"
         help = "leave it to another door, or set its `mode: off` here"
         every.append(finding(DOORS_CODE, message, unfed.rule.span, help))
     every += _undecided(policies, suite)

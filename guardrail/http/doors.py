@@ -67,11 +67,11 @@ def unfed(policies: PolicySet, door: str) -> Iterator[Unfed]:
         missed = sorted(rule_facts(rule, (), stand_ins=False) & known.blind)
         units = [unit for unit in rule.verb.units if known.units and unit not in known.units]
         if missed:
-            yield Unfed(rule, f"it rests on {_listed(missed)}, which it never sees")
+            yield Unfed(rule, f"it rests on {_listed(missed)}, which is never seen there")
         elif units:
-            yield Unfed(rule, f"it counts {_listed(units)}, which it never learns")
+            yield Unfed(rule, f"it counts {_listed(units)}, which is never told there")
         elif rule.verb.in_flight and not known.holds:
-            yield Unfed(rule, "it counts requests in flight, whose end it never learns")
+            yield Unfed(rule, "it counts requests in flight, whose end is never told there")
         elif known.reads:
             yield from _unread(policies, rule)
 
@@ -105,10 +105,10 @@ def unfed_by_all(policies: PolicySet, doors: Collection[str]) -> Iterator[Unfed]
             for door, found in by_door.items():
                 doors_by_why.setdefault(found[rule.id].why, []).append(door)
             whys = (
-                f"the door{'s' if len(those) > 1 else ''} {_listed(those)}: {why}"
+                f"by the door{'s' if len(those) > 1 else ''} {_listed(those)}: {why}"
                 for why, those in doors_by_why.items()
             )
-            yield Unfed(rule, "; ".join(whys))
+            yield Unfed(rule, "; nor ".join(whys))
 
 
 def _listed(names: list[str]) -> str:

@@ -260,9 +260,9 @@ _ENTRIES = (
         "rules:\n  - id: large-models\n    when: {request.model: large}\n    block: {}",
         "rules:\n  - id: large-models\n    when: {request.endpoint: /v1/batches}\n    block: {}",
         "A proxy that asks an authorizer shows the head of a request: no model, no tools, no "
-        "tokens. What a door never learns is missing in every request, so the rule refuses "
-        "everybody, or nobody; so is an endpoint under a name that it is not called by, and a unit "
-        "of your own that no response tells. `--door` says where the policies are to be enforced.",
+        "tokens. What a door never learns is missing in every request: the rule then refuses "
+        "everybody, or nobody. The same is true of an endpoint by a name that no API has, and of a "
+        "unit of your own that no response tells. `--door` says where the policies are enforced.",
     ),
     Explanation(
         "GR206",

@@ -39,11 +39,11 @@ def test_an_authorizer_enforces_what_a_head_tells_and_nothing_else():
     found = {one.rule.id: one.why for one in unfed(policies, "authorizer")}
 
     assert found == {
-        "tokens": "it counts `tokens`, which it never learns",
-        "places": "it counts requests in flight, whose end it never learns",
-        "models": "it rests on `request.model`, which it never sees",
-        "tools": "it rests on `request.tools`, which it never sees",
-        "quiet": "it rests on `request.capability`, which it never sees",
+        "tokens": "it counts `tokens`, which is never told there",
+        "places": "it counts requests in flight, whose end is never told there",
+        "models": "it rests on `request.model`, which is never seen there",
+        "tools": "it rests on `request.tools`, which is never seen there",
+        "quiet": "it rests on `request.capability`, which is never seen there",
     }
     assert [one.rule.id for one in unfed(policies, "authzen")] == ["places"]
     assert list(unfed(policies, "asgi")) == list(unfed(policies, "wsgi")) == []
@@ -87,7 +87,7 @@ def test_what_no_request_or_response_says_in_its_words_is_found():
     ]
     assert list(unfed(policies, "authzen")) == []
     told = {one.rule.id: one.why for one in unfed_by_all(policies, ["asgi", "litellm"])}
-    assert told["mounted"] == f"the doors `asgi`, `litellm`: {expected['mounted']}"
+    assert told["mounted"] == f"by the doors `asgi`, `litellm`: {expected['mounted']}"
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
