@@ -342,6 +342,15 @@ def test_an_account_that_is_exempt_at_times_is_alone_then() -> None:
     assert used(guard, alone, MONDAY + 120) == 2
 
 
+def test_an_exempt_account_stays_alone_when_others_join_what_once_tied_it() -> None:
+    guard = guard_for()
+    alone = shown("a", org="acme")
+    used(guard, shown("a", card="c"))
+    assert used(guard, alone, MONDAY + 40) == 2
+    assert used(guard, shown("b", card="c"), MONDAY + 80) == 1
+    assert used(guard, alone, MONDAY + 120) == 3
+
+
 def test_a_link_lasts_for_its_window_after_it_was_last_used() -> None:
     guard = guard_for(limit=100_000)
     pair = {"network": "n", "device": "d"}

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from guardrail.links import MemoryLinks
+from guardrail.links.evidence import Evidence
+from guardrail.links.forest import EXEMPT, STRANGER, is_account
 from guardrail.links.linking import MOST_LINKS
+from tests.links.histories import LINKS
 from tests.links.test_actors import DAY, MONDAY, guard_for, shown, together, used
 
 
@@ -51,3 +54,26 @@ def test_an_exempt_account_is_told_to_act_alone_once_and_again_when_others_join(
 
     guard.decide(shown("z"), now=MONDAY + 400 * DAY)
     assert len(links) == 0
+    assert not links._state.handles
+
+
+def test_a_linked_account_is_noted_as_exempt_for_as_long_as_it_is() -> None:
+    guard = guard_for()
+    links = guard._context.links
+    assert isinstance(links, MemoryLinks)
+    forest = links._linking.forest
+    member, alone = shown("a", card="c"), shown("a", org="acme")
+    kinds = []
+    for number, facts in enumerate((member, alone, member, alone, member)):
+        guard.decide(facts, now=MONDAY + 20 * number)
+        kinds.append(forest.kind[forest.index[links.evidence.account("a")]])
+    assert kinds == [STRANGER, EXEMPT, STRANGER, EXEMPT, STRANGER]
+
+
+def test_however_many_kinds_of_evidence_there_were_none_is_taken_for_an_account() -> None:
+    kinds = [(f"x.fact{number}",) for number in range(400)]
+    evidence = Evidence(LINKS, b"secret", kinds)
+    showing = evidence.sighting({"account.id": "a", "payment.fingerprint": "c"}, 0.0)
+    assert showing is not None
+    (card,) = showing.strong
+    assert not is_account(card.kind)
