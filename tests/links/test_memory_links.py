@@ -71,7 +71,7 @@ def test_a_linked_account_is_noted_as_exempt_for_as_long_as_it_is() -> None:
 
 
 def test_however_many_kinds_of_evidence_there_were_none_is_taken_for_an_account() -> None:
-    kinds = [(f"x.fact{number}",) for number in range(400)]
+    kinds: list[tuple[str, ...]] = [(f"x.fact{number}",) for number in range(400)]
     evidence = Evidence(LINKS, b"secret", kinds)
     showing = evidence.sighting({"account.id": "a", "payment.fingerprint": "c"}, 0.0)
     assert showing is not None
