@@ -21,7 +21,7 @@ from guardrail.errors import SettingError, StoreError
 from guardrail.guard.context import ProcessIds, keeps_links, microseconds
 from guardrail.guard.loading import skewed
 from guardrail.links import Linking, StoredLinks, actor_id
-from guardrail.links.forest import TRUSTED, Edge
+from guardrail.links.forest import EXEMPT, STRANGER, TRUSTED, Edge
 from guardrail.model.amounts import DAY
 from guardrail.model.cells import Pool
 from guardrail.stores.naming import hash_keys
@@ -209,8 +209,8 @@ class Shown(NamedTuple):
     account: str
     name: str
     actor: str
-    trusted: bool
-    members: tuple[tuple[str, bool], ...]
+    kind: int
+    members: tuple[tuple[str, int], ...]
     links: tuple[Link, ...]
     apart: date | None
     other: str | None
@@ -227,14 +227,12 @@ class Shown(NamedTuple):
         if whole is None:
             raise StoreError("others changed the same links each time: try again")
         number = whole.evidence.account(account)
-        forest = whole.forest
-        trusted = number in forest.index and _is_trusted(whole, number)
+        forest, kind = whole.forest, _kind(whole, number)
         apart = whole.book.apart.get(number, 0)
-        alone = trusted or apart >= links.today
+        alone = kind != STRANGER or apart >= links.today
         standing = whole.stands(number, alone, links.today)
         members = tuple(
-            (_name(member), member in forest.index and _is_trusted(whole, member))
-            for member in whole.members(number, links.today)
+            (_name(member), _kind(whole, member)) for member in whole.members(number, links.today)
         )
         edges = [edge for edge in forest.edges() if edge.expiry >= links.today]
         own = tuple(_link(whole, edge, edges) for edge in edges if edge.account == number)
@@ -245,7 +243,7 @@ class Shown(NamedTuple):
             account,
             _name(number),
             actor_id(standing.actor) if standing.actor else account,
-            trusted,
+            kind,
             members,
             own,
             _day(apart) if apart >= links.today else None,
@@ -259,8 +257,8 @@ class Shown(NamedTuple):
             "account": self.account,
             "name": self.name,
             "actor": self.actor,
-            "trusted": self.trusted,
-            "members": [{"name": name, "trusted": trusted} for name, trusted in self.members],
+            **_flags(self.kind),
+            "members": [{"name": name, **_flags(kind)} for name, kind in self.members],
             "links": [link.fields() for link in self.links],
             "apart_until": None if self.apart is None else str(self.apart),
         }
@@ -271,16 +269,17 @@ class Shown(NamedTuple):
 
 
 def _print(output: Output, shown: Shown, *, brief: bool) -> None:
-    trusted = sum(is_trusted for _, is_trusted in shown.members)
+    trusted = sum(kind == TRUSTED for _, kind in shown.members)
     count = f"{plural(len(shown.members), 'account')}, of them {trusted} trusted"
     if shown.actor == shown.account and len(shown.members) > 1:
-        count = f"alone{', as it is trusted' if shown.trusted else ''}; linked: {count}"
+        why = f", as it is {_ALONE[shown.kind]}" if shown.kind in _ALONE else ""
+        count = f"alone{why}; linked: {count}"
     output.line(f"account  {inert(shown.account)}  {shown.name}")
     output.line(f"acts as  {inert(shown.actor)}: {count}")
     if not brief:
-        for at, (name, is_trusted) in enumerate(shown.members):
+        for at, (name, kind) in enumerate(shown.members):
             notes = [" (this one)"] if name == shown.name else []
-            notes += [" (trusted: it acts alone)"] if is_trusted else []
+            notes += [f" ({_ALONE[kind]}: it acts alone)"] if kind in _ALONE else []
             output.line(f"{'' if at else 'members':7}  {name}{''.join(notes)}")
         rows = columns([link.cells for link in shown.links], [False] * 3)
         for at, row in enumerate(rows or ["none"]):
@@ -331,8 +330,17 @@ def _link(whole: Linking, edge: Edge, edges: list[Edge]) -> Link:
     return Link(facts, _day(edge.since), _day(edge.expiry), tuple(shared))
 
 
-def _is_trusted(whole: Linking, account: int) -> bool:
-    return whole.forest.kind[whole.forest.index[account]] == TRUSTED
+_ALONE = {TRUSTED: "trusted", EXEMPT: "exempt"}
+"""The kinds of accounts that act alone, whatever ties them."""
+
+
+def _kind(whole: Linking, account: int) -> int:
+    row = whole.forest.index.get(account)
+    return STRANGER if row is None else whole.forest.kind[row]
+
+
+def _flags(kind: int) -> dict[str, object]:
+    return {"trusted": kind == TRUSTED, "exempt": kind == EXEMPT}
 
 
 def _name(account: int) -> str:

@@ -17,6 +17,7 @@ links:
   trusted: {account.tier: verified}
   strong: [payment.fingerprint]
   weak: [client.network, device.fingerprint]
+  exempt: {account.org: acme}
 rules:
   - {id: pool, when: always, budget: {requests: 100, per: 30d, key: actor.id}}
 """
@@ -59,6 +60,17 @@ def test_a_trusted_account_is_shown_to_act_alone_whoever_it_is_linked_to(run, st
     assert "acts as  t: alone, as it is trusted; linked: 4 accounts, of them 1 trusted" in shown(
         run, store, "t"
     )
+
+
+def test_an_exempt_account_is_shown_to_act_alone_while_its_links_last(run, store):
+    with Guard.load("actors.yaml", store=store) as guard:
+        guard.decide({"account.id": "b", "account.tier": "free", "account.org": "acme"})
+    told = fields(run, store, "b")
+    assert (told["actor"], told["exempt"], told["trusted"]) == ("b", True, False)
+    text = shown(run, store, "b")
+    assert "acts as  b: alone, as it is exempt; linked: 4 accounts, of them 1 trusted" in text
+    assert f"{told['name']} (this one) (exempt: it acts alone)" in text
+    assert sum(member["exempt"] for member in fields(run, store, "a")["members"]) == 1
 
 
 def test_an_account_that_was_taken_out_is_shown_to_act_alone(run, store):
