@@ -103,6 +103,15 @@ def test_an_account_joins_nobody_while_nobody_knows_whether_it_is_trusted() -> N
     assert not together(guard, customer, farm)
 
 
+def test_nobody_is_an_actor_where_no_account_is_named_and_a_source_failed() -> None:
+    guard = guard_for()
+    failed = frozenset({"account.tier"})
+    facts = {"payment.fingerprint": "c"}
+    for stated in (facts, {**facts, "account.id": 7}):
+        found = guard.decide(stated, unavailable=failed, now=MONDAY).facts
+        assert not [name for name in found if name.startswith("actor.")]
+
+
 def test_values_that_callers_choose_do_not_link_however_many_are_copied() -> None:
     guard = guard_for()
     copied = {"template": "a victim's", "toolset": "a victim's"}

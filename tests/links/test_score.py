@@ -97,6 +97,14 @@ def test_requests_at_even_times_tell_against_an_actor_where_more_does() -> None:
     assert scores == [(30, ("clockwork", "one-template"))] * 2 + [(0, ())]
 
 
+def test_requests_that_came_at_two_moments_only_are_not_even() -> None:
+    guard = guard_for()
+    for moment in (MONDAY, MONDAY + 60):
+        for at in range(20):
+            guard.decide(shown(at % 5, template="t", kind="business"), now=moment)
+    assert score(guard, MONDAY + 60) == (0, ())
+
+
 def test_gaps_go_on_from_the_later_request_of_two_actors_who_are_one() -> None:
     scorer = Scorer(loaded(POLICY))
     showing = scorer.read({}, MONDAY)
