@@ -1,4 +1,4 @@
-"""What the APIs of Vertex, DashScope, Cohere and TGI tell of their use is charged at the door."""
+"""What the APIs of further vendors and servers tell of their use is charged at the door."""
 
 from __future__ import annotations
 
@@ -173,3 +173,72 @@ def test_pictures_in_the_settings_of_a_script_are_media_and_arguments_of_calls_a
 
     assert asked("/sdapi/v1/txt2img", drawn).estimate["input_tokens"] < 4_000
     assert asked("/sdapi/v1/txt2img", called).estimate["input_tokens"] > 15_000
+
+
+def generated(text, written, read, **more):
+    one = {"generated_text": text, "generated_token_count": written, "input_token_count": read}
+    return {"model_id": "small", "results": [one | more]}
+
+
+TITAN = {"inputTextTokenCount": 12, "results": [{"tokenCount": 40, "outputText": "one two"}]}
+TITANS_LAST = {"outputText": " two", "inputTextTokenCount": 12, "totalOutputTextTokenCount": 40}
+ALEPH = {
+    "completions": [{"completion": "one two"}],
+    "num_tokens_prompt_total": 12,
+    "num_tokens_generated": 40,
+}
+GOES_ON, ENDS = {"stop_reason": "not_finished"}, {"stop_reason": "eos_token"}
+WATSONX = [
+    generated("one", 1, 12, **GOES_ON),
+    generated(" two", 39, 0, **GOES_ON),
+    generated("", 40, 0, **ENDS),
+]
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/model/m/invoke", TITAN),
+        ("/model/m/invoke", TITANS_LAST),
+        ("/ml/v1/text/generation", generated("one two", 40, 12)),
+        ("/complete", ALEPH),
+    ],
+)
+def test_what_is_counted_beside_a_text_is_charged(path, told, pieces):
+    text = json.dumps(told).encode()
+    chunks = [text] if pieces == 1 else [text[:20], text[20:]]
+
+    assert charged(path, {"model": "small", "prompt": "hi"}, chunks) == (12, 40)
+
+
+def test_what_is_counted_in_each_result_of_a_stream_is_charged_as_it_was_last():
+    body = {"model_id": "small", "input": "hi", "parameters": {"max_new_tokens": 200}}
+    chunks = [b"data: " + json.dumps(one).encode() + b"\n\n" for one in WATSONX]
+
+    assert charged("/ml/v1/text/generation_stream", body, chunks, SSE) == (12, 40)
+
+
+def test_several_results_are_added_up_and_what_is_no_count_is_left_out():
+    several = {"results": [*WATSONX[1]["results"], *WATSONX[0]["results"], 7]}
+    none = {"results": [{"generated_text": "one two", "generated_token_count": -5}]}
+    body = {"model_id": "small", "input": "hi"}
+
+    assert charged("/ml/v1/text/generation", body, [json.dumps(several).encode()]) == (12, 40)
+    assert charged("/ml/v1/text/generation", body, [json.dumps(none).encode()])[1] > 0
+
+
+@pytest.mark.parametrize(
+    ("path", "told", "headers"),
+    [
+        ("/v1/multimodalembeddings", {"usage": {"text_tokens": 5, "total_tokens": 3576}}, []),
+        ("/v1/contextualizedembeddings", {"usage": {"total_tokens": 3576}}, []),
+        ("/v1/embeddings", {"input_token_count": 3576, "results": [{"embedding": [0.5]}]}, []),
+        ("/embed", [[0.5, 0.25]], [(b"x-compute-tokens", b"3576")]),
+    ],
+)
+def test_what_is_read_for_vectors_is_input_alone(path, told, headers):
+    body = {"model": "small", "inputs": [{"content": [{"type": "text", "text": "hi"}]}]}
+    kind = [*JSON, *headers]
+
+    assert charged(path, body, [json.dumps(told).encode()], kind) == (3576, 0)

@@ -89,6 +89,23 @@ def test_iterations_count_where_the_top_tells_the_last_alone():
     assert (counted["in"], counted["out"]) == (203_000, 4_500)
 
 
+@pytest.mark.parametrize("names", [("prompt", "completion"), ("input", "output")])
+def test_iterations_count_beside_the_names_of_another_api(names):
+    into, out = (f"{name}_tokens" for name in names)
+    iterations = [
+        {"type": "compaction", "input_tokens": 180_000, "output_tokens": 3_500},
+        {"type": "message", "input_tokens": 23_000, "output_tokens": 1_000},
+    ]
+    usage = {into: 23_000, out: 1_000, "total_tokens": 24_000, "iterations": iterations}
+
+    counted = told(usage)
+
+    assert (counted["in"], counted["out"]) == (203_000, 4_500)
+    included = {into: 203_000, out: 4_500, "total_tokens": 207_500, "iterations": iterations}
+    counted = told(included)
+    assert (counted["in"], counted["out"]) == (203_000, 4_500)
+
+
 def test_of_very_many_iterations_the_first_ten_thousand_count():
     iterations = [{"type": "message", "input_tokens": 1, "output_tokens": 2}] * 10_001
     usage = {"input_tokens": 1, "output_tokens": 2, "iterations": iterations}

@@ -450,6 +450,8 @@ class Tally:
             return True  # Bedrock's, Cohere's
         if _generating(document):
             return True  # TGI's
+        if "results" in document:
+            return any(one.get("stop_reason") not in _UNSTOPPED for one in _results(document))
         if self.usage_format in (_CHAT, UsageFormat.OPENAI_COMPLETIONS):
             return document.get("choices") == []
         return False
@@ -499,9 +501,15 @@ _OWN = ("prompt_eval_count", "eval_count", "prompt_token_count", "generation_tok
 
 
 _TOLD_IN = ("usageMetadata", "usage_metadata", "usage", "amazon-bedrock-invocationMetrics")
-_TELLING = frozenset({*_TOLD_IN, "x_groq", "usage_breakdown", "meta", "delta", "details"}) - {
-    "usage"
-}
+_READ = ("inputTextTokenCount", "input_token_count", "num_tokens_prompt_total")
+_WRITTEN = ("totalOutputTextTokenCount", "num_tokens_generated")
+_UNSTOPPED = (None, "not_finished")
+_IN_RESULTS = ("tokenCount", "generated_token_count")
+_COUNTING = frozenset({*_READ, *_WRITTEN, "results"})
+"""Members in which Titan, watsonx and Aleph Alpha count what was read and written."""
+_TELLING = (
+    frozenset({*_TOLD_IN, "x_groq", "usage_breakdown", "meta", "delta", "details"}) - {"usage"}
+) | _COUNTING
 """Members that may tell a usage, but for the commonest."""
 
 
@@ -530,6 +538,8 @@ def _usages(
         places.append((_inner(document, "delta") or {}).get("usage"))
     if details := _generating(document):
         places.append(_generated(details))
+    if not _COUNTING.isdisjoint(document):
+        places.append(_counted(document))
     if "meta" in document or "meta" in within:
         for meta in (_inner(document, "meta"), _inner(within, "meta")):
             if meta is not None and ("billed_units" in meta or "tokens" in meta):
@@ -568,6 +578,27 @@ def _generated(details: Mapping[str, object]) -> Mapping[str, object]:
         "prompt_tokens": read or None,
         "completion_tokens": sum(counts) if counts else None,
     }
+
+
+def _counted(document: Mapping[str, object]) -> Mapping[str, object]:
+    """Return what is counted beside a text or within its results, in the names of OpenAI's."""
+    listed = _results(document)
+    told = {
+        "prompt_tokens": _added((document,), _READ) or _added(listed, _READ),
+        "completion_tokens": _added((document,), _WRITTEN) or _added(listed, _IN_RESULTS),
+    }
+    return {name: count for name, count in told.items() if count is not None}
+
+
+def _results(document: Mapping[str, object]) -> list[Mapping[str, object]]:
+    results = document.get("results")
+    return [one for one in results if isinstance(one, dict)] if isinstance(results, list) else []
+
+
+def _added(documents: Sequence[Mapping[str, object]], names: Sequence[str]) -> int | None:
+    counts = [as_count(document.get(name)) for document in documents for name in names]
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
 
 
 def _inner(document: Mapping[str, object], name: str) -> Mapping[str, object] | None:

@@ -49,8 +49,9 @@ _TOLD_BY: Mapping[bytes, str] = {
     _BEDROCK % b"cache-write-input": "cacheWriteInputTokens",
     b"x-prompt-tokens": "prompt_tokens",
     b"x-generated-tokens": "completion_tokens",
+    b"x-compute-tokens": "prompt_tokens",
 }
-"""Fields in which Bedrock and TGI tell what bodies of some models do not."""
+"""Fields in which Bedrock, TGI and TEI tell what bodies of some models do not."""
 _SHOWING = (
     UsageFormat.OPENAI_CHAT,
     UsageFormat.OPENAI_COMPLETIONS,

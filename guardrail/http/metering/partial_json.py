@@ -21,7 +21,8 @@ WANTED = frozenset(
         "usageMetadata usage_metadata svg_usage x_groq meta meta_info metrics error duration "
         "amazon-bedrock-invocationMetrics prompt_eval_count eval_count delta.usage "
         "prompt_token_count generation_token_count tokens_predicted tokens_evaluated stop "
-        "usage_breakdown tool_usage response.tool_usage "
+        "usage_breakdown tool_usage response.tool_usage inputTextTokenCount input_token_count "
+        "totalOutputTextTokenCount num_tokens_prompt_total num_tokens_generated results "
         "response.id response.usage response.model response.status response.background "
         "response.reasoning response.meta message.id message.usage message.model "
         "interaction.id interaction.status interaction.usage result.usage result.model"
@@ -92,6 +93,12 @@ class _Top(
     stop: Any = None
     usage_breakdown: Any = None
     tool_usage: Any = None
+    inputTextTokenCount: Any = None  # noqa: N815 - as it is written
+    input_token_count: Any = None
+    totalOutputTextTokenCount: Any = None  # noqa: N815 - as it is written
+    num_tokens_prompt_total: Any = None
+    num_tokens_generated: Any = None
+    results: Any = None
     response: Any = None
     result: Any = None
     message: Any = None

@@ -10,6 +10,7 @@
 | Bedrock | `inputTokens` + cache read + cache write | `outputTokens` | cache read | |
 | Gemini | `promptTokenCount` (has cached) + tool use | candidates + thoughts | `cachedContentTokenCount` | thoughts |
 | Gemini, interactions | `total_input_tokens` (has cached) + tool use | `total_output_tokens` + thoughts | `total_cached_tokens` | thoughts |
+| OpenRouter, of Anthropic's models | the larger of `prompt_tokens` and the `iterations` | the same | in details | in details |
 | Cohere | the larger of `tokens` and `billed_units` | the same | | |
 
 Vendors and hosts disagree about what a figure includes, and some tell one of them wrong. So each
@@ -96,6 +97,8 @@ def figures_of(
         found = _bedrock(usage)
     else:
         found = _openai(usage)
+        if "iterations" in usage:  # gateways hand Anthropic's on beside their own names
+            found = _with_iterations(found, usage)
     if found["input_tokens"] is None and found["output_tokens"] is None:
         _divide(found, _most(usage, *_TOTALS), usage_format, reserved)
     if usage_format is UsageFormat.OPENAI_EMBEDDINGS and found["input_tokens"] is not None:
@@ -251,7 +254,11 @@ def _written(usage: Mapping[str, object]) -> int:
 
 
 def _anthropic(usage: Mapping[str, object]) -> _Found:
-    top = _anthropic_once(usage)
+    return _with_iterations(_anthropic_once(usage), usage)
+
+
+def _with_iterations(top: _Found, usage: Mapping[str, object]) -> _Found:
+    """Return the larger, figure by figure, of what a usage and what its iterations say."""
     summed: _Found = {}
     for one in _iterations(usage.get("iterations")):
         for unit, amount in _anthropic_once(one).items():

@@ -111,6 +111,8 @@ _TABLE = """
 /v1/assistants                      openai    control  -           other post
 /v1/assistants/*                    openai    control  -           other post
 /v1/embeddings                      openai    embed    embeddings  embedding
+/v1/multimodalembeddings            openai    embed    embeddings  embedding
+/v1/contextualizedembeddings        openai    embed    embeddings  embedding
 /v1/moderations                     openai    embed    -           other
 /v1/chat/moderations                openai    embed    -           other
 /v1/classifications                 openai    embed    embeddings  embedding
