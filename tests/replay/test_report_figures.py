@@ -230,6 +230,8 @@ def test_figures_in_parts_are_those_of_the_whole():
     assert told(whole)["limits"][0]["key"] == ["account.id"]
     refused = sum(row["refused"] for row in told(whole)["worst"])
     assert refused == tally.effect_requests(Effect.THROTTLE)
+    by_effect = [sum(row[1 + effect] for row in told(whole)["series"]) for effect in Effect]
+    assert by_effect == [tally.effect_requests(effect) for effect in Effect]
 
 
 @pytest.mark.parametrize(
