@@ -971,6 +971,33 @@ def test_an_interaction_in_the_background_is_charged_when_its_end_is_told():
     assert (guarded.counted()["in"], guarded.counted()["out"]) == (20, 321)
 
 
+@pytest.mark.parametrize(
+    ("last", "size"),
+    [
+        ("step.delta", 0),
+        ("step.stop", 0),
+        ("interaction.completed", 0),
+        ("interaction.completed", 3_000_000),
+    ],
+)
+def test_what_any_event_of_an_interaction_tells_in_its_metadata_is_charged(last, size):
+    usage = {"total_input_tokens": 500, "total_output_tokens": 70, "total_thought_tokens": 900}
+    told = (
+        {"event_type": "interaction.created", "interaction": {"id": "v1_1"}},
+        {"event_type": "step.delta", "index": 0, "delta": {"type": "text", "text": "one two"}},
+        {
+            "event_type": last,
+            "delta": {"type": "image", "data": "A" * size},
+            "metadata": {"total_usage": usage},
+        },
+    )
+    guarded = Counted(Host([b"data: %s\n\n" % json.dumps(e).encode() for e in told], headers=SSE))
+    asked = {"model": "small", "input": "hi", "stream": True}
+    guarded.ask(json.dumps(asked).encode(), path="/v1beta/interactions")
+
+    assert (guarded.counted()["in"], guarded.counted()["out"]) == (500, 970)
+
+
 def test_a_run_that_waits_for_its_client_is_charged_what_passed():
     guarded = left_run({"type": "", **RUN}, {"type": "", **RUN, "status": "requires_action"})
 

@@ -440,7 +440,7 @@ class Tally:
 
     def _is_last(self, document: Mapping[str, object]) -> bool:
         """Whether no usage follows the one in this document of a stream."""
-        kind = document.get("type")
+        kind = document.get("type") or document.get("event_type")
         if isinstance(kind, str) and kind in _ENDINGS:
             return True
         if self.usage_format is _ANTHROPIC:
@@ -508,7 +508,8 @@ _IN_RESULTS = ("tokenCount", "generated_token_count")
 _COUNTING = frozenset({*_READ, *_WRITTEN, "results"})
 """Members in which Titan, watsonx and Aleph Alpha count what was read and written."""
 _TELLING = (
-    frozenset({*_TOLD_IN, "x_groq", "usage_breakdown", "meta", "delta", "details"}) - {"usage"}
+    frozenset({*_TOLD_IN, "x_groq", "usage_breakdown", "meta", "metadata", "delta", "details"})
+    - {"usage"}
 ) | _COUNTING
 """Members that may tell a usage, but for the commonest."""
 
@@ -536,6 +537,8 @@ def _usages(
         places.append(_of_models(document))
     if document.get("type") == "message-end":
         places.append((_inner(document, "delta") or {}).get("usage"))
+    if "metadata" in document and "event_type" in document:  # events of Gemini's interactions
+        places.append((_inner(document, "metadata") or {}).get("total_usage"))
     if details := _generating(document):
         places.append(_generated(details))
     if not _COUNTING.isdisjoint(document):

@@ -84,7 +84,9 @@ _ANSWERS: Mapping[UsageFormat, tuple[str, str]] = {
     UsageFormat.ANTHROPIC: ("type", "message"),
 }
 """What a whole answer says that it is."""
-_TELLING_MORE = frozenset(path[0] for path in WANTED) - {"id", "model", "usage", "object", "type"}
+_TELLING_MORE = frozenset(path[0] for path in WANTED).difference(
+    ("id", "model", "usage", "object", "type", "metadata")  # whose usage only events tell
+)
 _JSON = b"application/json"
 
 

@@ -25,7 +25,8 @@ WANTED = frozenset(
         "totalOutputTextTokenCount num_tokens_prompt_total num_tokens_generated results "
         "response.id response.usage response.model response.status response.background "
         "response.reasoning response.meta message.id message.usage message.model "
-        "interaction.id interaction.status interaction.usage result.usage result.model"
+        "interaction.id interaction.status interaction.usage result.usage result.model "
+        "metadata.total_usage"
     ).split()
 )
 """The members that are kept, by the keys that lead to them."""
