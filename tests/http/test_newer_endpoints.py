@@ -272,3 +272,61 @@ def test_groq_may_tell_of_its_models_within_its_own_member():
         2010,
         305,
     )
+
+
+ADVISOR = {"type": "advisor_20260301", "name": "advisor"}
+OF_LARGE = {"model": "large"}
+
+
+@pytest.mark.parametrize(
+    ("tool", "told"),
+    [
+        ({**ADVISOR, **OF_LARGE}, False),
+        ({**ADVISOR, "model": "small"}, True),
+        (ADVISOR, False),
+        ({"type": "openrouter:advisor", "parameters": OF_LARGE}, False),
+        ({"type": "openrouter:advisor", "parameters": {}}, False),
+        ({"type": "openrouter:fusion"}, False),
+        ({"type": "openrouter:fusion", "parameters": {"analysis_models": ["large"]}}, False),
+        ({"type": "openrouter:fusion", "parameters": {"analysis_models": ["small"]}}, True),
+        ({"type": "function", "name": "f", "parameters": OF_LARGE, **OF_LARGE}, True),
+        ({"name": "advisor", "input_schema": {"type": "object"}, **OF_LARGE}, True),
+        ({"type": "image_generation", **OF_LARGE}, True),
+        ({"type": "web_search"}, True),
+        ({"type": "openrouter:web_search", "parameters": "large"}, True),
+        ("advisor", True),
+    ],
+)
+def test_a_tool_that_asks_another_model_leaves_none_to_be_named(tool, told):
+    facts = asked("/v1/messages", {"model": "small", "messages": HI, "tools": [tool]}).facts
+
+    assert facts.get("request.model") == ("small" if told else None)
+    assert facts["request.tools"] == 1
+
+
+def test_a_panel_of_models_that_a_plugin_asks_leaves_none_to_be_named():
+    body = {"model": "small", "messages": HI, "plugins": [{"id": "fusion"}]}
+
+    assert "request.model" not in asked(CHAT, body).facts
+    assert asked(CHAT, body | {"plugins": [{"id": "web"}]}).facts["request.model"] == "small"
+
+
+ONLY_SMALL = """
+guardrail: 1
+policy: one
+models: {small: {max_output: 4096}, large: {max_output: 4096}}
+rules:
+  - id: no-large
+    when: {request.model: large}
+    block: {message: Not here.}
+"""
+
+
+def test_a_model_that_is_blocked_is_not_asked_by_way_of_a_tool():
+    guarded = Guarded(ONLY_SMALL, Host([b"{}"], headers=JSON))
+    body = {"model": "small", "messages": HI, "max_tokens": 9}
+    advised = body | {"tools": [{**ADVISOR, **OF_LARGE}]}
+
+    assert guarded.ask(json.dumps(body).encode(), path="/v1/messages").status == 200
+    assert guarded.ask(json.dumps(advised).encode(), path="/v1/messages").status == 403
+    assert len(guarded.host.bodies) == 1

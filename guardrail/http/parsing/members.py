@@ -267,6 +267,12 @@ LOOKUP = frozenset(
 PICTURES = frozenset({"image_generation"})
 """Families of tools with which a model draws."""
 
+ASKING = ("advisor", "fusion")
+"""How the families of tools end by which a host asks further models in the course of an answer."""
+_PANELS = ("analysis_models", "models")
+# Tools of the client's, whose members the host does nothing with, and those that draw.
+_ASKING_NONE = frozenset({"", "function", "custom"}) | PICTURES
+
 RANKED = ("other", "chat", "embedding", "audio", "image", "batch", "code", "agentic")
 """Capabilities, the most restricted last."""
 RANKS = {capability: rank for rank, capability in enumerate(RANKED)}
@@ -338,6 +344,29 @@ def family(tool: object) -> str:
     """Return a tool's type without its date, empty if it has none that is a name."""
     kind = tool.get("type") if isinstance(tool, dict) else None
     return _DATE.sub("", kind).lower() if isinstance(kind, str) else ""
+
+
+def models_asked(tool: object) -> Iterator[str]:
+    """Yield the models that the host asks in the course of a tool; one that is not told is empty.
+
+    What draws pictures is a model of another kind, which the capability tells.
+    """
+    if not isinstance(tool, dict):
+        return
+    kind = family(tool) or str(tool.get("id", ""))
+    if kind in _ASKING_NONE:
+        return
+    told: list[object] = []
+    for settings in (tool, tool.get("parameters")):
+        if isinstance(settings, dict):
+            told += [settings.get(name) for name in MODELS]
+            for name in _PANELS:
+                panel = settings.get(name)
+                told += panel if isinstance(panel, list) else []
+    named = [name for name in told if isinstance(name, str) and name]
+    yield from named
+    if not named and kind.endswith(ASKING):
+        yield ""
 
 
 def capability_with(tools: Iterable[object], capability: str) -> str:

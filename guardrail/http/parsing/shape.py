@@ -31,11 +31,12 @@ from guardrail.http.parsing.members import (
     capability_with,
     check_spelling,
     members_in,
+    models_asked,
     strictest,
     tools_in,
 )
 from guardrail.http.parsing.values import UnreadableError
-from guardrail.model.spellings import stands_for_another
+from guardrail.model.spellings import is_alike, stands_for_another
 
 _MOST_DISTINCT = 256
 CONTENT = (
@@ -173,6 +174,9 @@ def _shape_of(
             capability = strictest(capability, "agentic")
         capability = capability_with(tools, strictest(capability, _by_members(every)))
     counts, (model, others) = counts_of(document, rules, every), _model(every)
+    if any(not is_alike(name, model or "") for tool in tools for name in models_asked(tool)):
+        # A rule about one of them has to see a request that makes it work beside another.
+        model, others = None, True
     if model is not None and "," in model:
         # LiteLLM asks each of the models named so.
         counts, model = counts.times(model.count(",") + 1), None
