@@ -330,3 +330,23 @@ def test_a_model_that_is_blocked_is_not_asked_by_way_of_a_tool():
     assert guarded.ask(json.dumps(body).encode(), path="/v1/messages").status == 200
     assert guarded.ask(json.dumps(advised).encode(), path="/v1/messages").status == 403
     assert len(guarded.host.bodies) == 1
+
+
+TO_SMALL = """
+guardrail: 1
+policy: weaker
+models: {small: {max_output: 4096}, large: {max_output: 4096, weaker: small}}
+rules:
+  - {id: less, when: always, degrade: {model: small%s}}
+"""
+
+
+@pytest.mark.parametrize(("more", "status"), [("", 403), (", disable: [tools]", 200)])
+def test_a_degrade_that_would_leave_another_model_to_be_asked_is_refused(more, status):
+    guarded = Guarded(TO_SMALL % more, Host([b"{}"], headers=JSON))
+    body = {"model": "large", "messages": HI, "max_tokens": 9}
+    advised = body | {"tools": [{**ADVISOR, **OF_LARGE}]}
+
+    assert guarded.ask(json.dumps(body).encode(), path="/v1/messages").status == 200
+    assert guarded.ask(json.dumps(advised).encode(), path="/v1/messages").status == status
+    assert all(b"large" not in body for body in guarded.host.bodies)
