@@ -18,10 +18,12 @@ import os
 import sys
 import tokenize
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from itertools import pairwise
 from pathlib import Path
-from types import FrameType
+from threading import get_ident
+from types import CodeType, FrameType
 from typing import Any
 
 import guardrail
@@ -110,28 +112,85 @@ def counted(name: str, work: Callable[[], object]) -> Journey:
     steps = 0
     starts = (GENERATED, f"{PACKAGE}{os.sep}")
 
-    def count(frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
-        if event != "call" or not (path := frame.f_code.co_filename).startswith(starts):
-            return None
-        paths.append(path)
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        return step
+    def enter(code: CodeType) -> bool:
+        if not code.co_filename.startswith(starts):
+            return False
+        paths.append(code.co_filename)
+        return True
 
-    def step(_: FrameType, event: str, __: object) -> Callable[..., Any]:
+    def step() -> None:
         nonlocal steps
-        steps += event == "opcode"
-        return step
+        steps += 1
 
-    before = sys.gettrace()
     gc.disable()
-    sys.settrace(count)
     try:
-        work()
+        with watched(enter, step):
+            work()
     finally:
-        sys.settrace(before)
         gc.enable()
     moves = sum(one != following for one, following in pairwise(paths))
     return Journey(name, len(paths), len(set(paths)), moves, steps)
+
+
+Enter, Step = Callable[[CodeType], bool], Callable[[], None]
+"""Called where a function is entered, and tells whether to watch it; and at each of its steps."""
+
+if sys.version_info >= (3, 12):
+
+    @contextmanager
+    def watched(enter: Enter, step: Step) -> Iterator[None]:
+        """Call `enter` for each function called on this thread, `step` for each of their steps."""
+        monitoring, here = sys.monitoring, get_ident()
+        tool, events = monitoring.PROFILER_ID, monitoring.events
+        entered: dict[CodeType, bool] = {}
+
+        def enters(code: CodeType, *_: object) -> None:
+            if get_ident() == here:
+                entered[code] = enter(code)
+
+        def steps(code: CodeType, _: int) -> object:
+            if not entered.get(code):
+                return monitoring.DISABLE
+            if get_ident() == here:
+                step()
+            return None
+
+        monitoring.use_tool_id(tool, "journeys")
+        for event in (events.PY_START, events.PY_RESUME, events.PY_THROW):
+            monitoring.register_callback(tool, event, enters)
+        monitoring.register_callback(tool, events.INSTRUCTION, steps)
+        monitoring.restart_events()
+        entries = events.PY_START | events.PY_RESUME | events.PY_THROW
+        monitoring.set_events(tool, entries | events.INSTRUCTION)
+        try:
+            yield
+        finally:
+            monitoring.set_events(tool, events.NO_EVENTS)
+            monitoring.free_tool_id(tool)
+
+else:
+
+    @contextmanager
+    def watched(enter: Enter, step: Step) -> Iterator[None]:
+        """Call `enter` for each function called on this thread, `step` for each of their steps."""
+
+        def enters(frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
+            if event != "call" or not enter(frame.f_code):
+                return None
+            frame.f_trace_opcodes, frame.f_trace_lines = True, False
+            return steps
+
+        def steps(_: FrameType, event: str, __: object) -> Callable[..., Any]:
+            if event == "opcode":
+                step()
+            return steps
+
+        before = sys.gettrace()
+        sys.settrace(enters)
+        try:
+            yield
+        finally:
+            sys.settrace(before)
 
 
 def journeys() -> Iterator[Journey]:

@@ -168,7 +168,7 @@ class _Shrinking:
         domains = {n: 1 if n in free and not chosen[n] else mask for n, mask in self.full.items()}
         for name in sorted(self.space.full):
             if domains[name] != 1 or name not in free:
-                plain = self.space.plainest(name, domains[name] & ~(name in free))
+                plain = self.space.plainest(name, domains[name] & ~int(name in free))
                 for _, place in zip(range(TRIED_VALUES), plain, strict=False):
                     tried = {**domains, name: 1 << place}
                     found = chosen if chosen[name] == place else self._within(tried)

@@ -45,7 +45,7 @@ async def exchange(port, request):
     try:
         writer.write(request)
         async with asyncio.timeout(PATIENCE):
-            head = await reader.readuntil(b"\r\n\r\n")
+            head = await head_from(reader)
             length = head.lower().partition(b"content-length:")[2].partition(b"\r")[0]
             if request.startswith(b"HEAD "):
                 length = b"0"
@@ -57,6 +57,16 @@ async def exchange(port, request):
     except ValueError:
         document = None
     return int(head.split()[1]), document
+
+
+async def head_from(reader):
+    """Read up to the empty line; a lone LF ends one as well (RFC 9112, 2.2), as gunicorn sends."""
+    head = b""
+    while not head.endswith((b"\r\n\r\n", b"\r\n\n")):
+        line = await reader.readline()
+        assert line, f"cut short: {head!r}"
+        head += line
+    return head
 
 
 async def send_all(port, requests):

@@ -110,7 +110,7 @@ BAD = {
     '{"ts":1,"facts":{},"duration":false}': "`duration` is not a number",
     '{"ts":1,"facts":{},"duration":2500000}': "`duration` is over a week; "
     "seconds are expected, not milliseconds",
-    '{"ts":1,"facts":{},"x":' + "[" * 100_000 + "]" * 100_000 + "}": "nested too deeply",
+    '{"ts":1,"facts":{},"x":' + "[" * 500_000 + "]" * 500_000 + "}": "nested too deeply",
     '{"ts":1,"facts":{"a":"' + "x" * MAX_LINE + '"}}': "longer than 1 MiB",
 }
 

@@ -8,6 +8,7 @@ import itertools
 import os
 import sqlite3
 import stat
+from contextlib import ExitStack, closing
 
 import pytest
 
@@ -16,6 +17,13 @@ from guardrail.signals.kyc import Event, KycLedger
 from tests.signals.test_kyc_webhooks import KEY, NOW, REJECTED, VERIFIED, host, webhook
 
 __all__ = ["host"]
+
+
+@pytest.fixture
+def ledger_of(tmp_path):
+    """Give what makes ledgers of one file, closed at the end."""
+    with ExitStack() as opened:
+        yield lambda keys=KEY: opened.enter_context(closing(KycLedger(tmp_path / "kyc.db", keys)))
 
 
 def test_a_decision_without_a_time_is_refused_and_a_step_without_one_goes_over_nothing(host):
@@ -87,8 +95,8 @@ def test_the_file_names_no_account_and_is_its_owners_alone(host, tmp_path):
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_a_new_hash_key_goes_on_with_what_is_kept_under_the_former_one(host, tmp_path):
-    later = KycLedger(tmp_path / "kyc.db", [b"another hash key", KEY])
+def test_a_new_hash_key_goes_on_with_what_is_kept_under_the_former_one(host, ledger_of, tmp_path):
+    later = ledger_of([b"another hash key", KEY])
     # Some, as their hashes say in which order they are found.
     for account in (f"acct-{number}" for number in range(20)):
         host.send("stripe", webhook("stripe", "verified", account=account))
@@ -97,8 +105,7 @@ def test_a_new_hash_key_goes_on_with_what_is_kept_under_the_former_one(host, tmp
         assert later.status(account) == "rejected"
         later.take(Event("e1", account, "verified", NOW))
         assert later.status(account) == "rejected"
-    assert KycLedger(tmp_path / "kyc.db", b"another hash key" * 2).status("acct-0") == "unknown"
-    later.close()
+    assert ledger_of(b"another hash key" * 2).status("acct-0") == "unknown"
 
     for keys in ((), b"short", [KEY, b"x" * 65]):
         with pytest.raises(SettingError, match="hash key"):
@@ -214,8 +221,8 @@ def test_another_attempt_at_a_provider_neither_ends_nor_washes_off_an_outcome(ho
         assert told(ended[provider], NOW + 300, "s4") == "rejected"
 
 
-def test_a_host_lifts_a_rejection_and_it_can_come_again(tmp_path):
-    ledger = KycLedger(tmp_path / "kyc.db", KEY)
+def test_a_host_lifts_a_rejection_and_it_can_come_again(ledger_of):
+    ledger = ledger_of()
     ledger.take(Event("e1", "acct-a", "rejected", NOW, "s1"))
     ledger.take(Event("e2", "acct-a", "verified", NOW + 60, "s2"))
 
@@ -226,10 +233,10 @@ def test_a_host_lifts_a_rejection_and_it_can_come_again(tmp_path):
     assert ledger.status("acct-a") == "rejected"
 
 
-def test_an_attempt_goes_on_under_a_new_hash_key(tmp_path):
-    ledger = KycLedger(tmp_path / "kyc.db", KEY)
+def test_an_attempt_goes_on_under_a_new_hash_key(ledger_of):
+    ledger = ledger_of()
     ledger.take(Event("e1", "acct-a", "rejected", NOW, "s1"))
-    later = KycLedger(tmp_path / "kyc.db", [b"another hash key", KEY])
+    later = ledger_of([b"another hash key", KEY])
     later.take(Event("e2", "acct-a", "verified", NOW + 60, "s2"))
     assert later.status("acct-a") == "rejected"
     later.take(Event("e3", "acct-a", "verified", NOW + 90, "s1"))

@@ -34,12 +34,21 @@ class Authority:
         self.file = self.write("authority", self.key, self.name, x509.BasicConstraints(True, None))
 
     def write(self, name, key, subject, extension, *, days=1):
-        today = datetime.now(UTC)
+        today, signs = datetime.now(UTC), key is self.key
+        signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
+        own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+        # From version 3.13 on Python is as strict as RFC 5280.
+        uses = x509.KeyUsage(not signs, False, False, False, False, signs, False, False, False)
         made = (
-            x509.CertificateBuilder(self.name, subject, key.public_key(), 1)
+            x509.CertificateBuilder(
+                self.name, subject, key.public_key(), x509.random_serial_number()
+            )
             .not_valid_before(today - timedelta(days=9))
             .not_valid_after(today + timedelta(days=days))
-            .add_extension(extension, critical=True)
+            .add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
+            .add_extension(uses, critical=True)
+            .add_extension(signer, critical=False)
+            .add_extension(own, critical=False)
             .sign(self.key, hashes.SHA256())
         )
         secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
