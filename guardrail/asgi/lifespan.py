@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from guardrail.asgi.types import App, Message, Receive, Scope, Send
-from guardrail.errors import GuardrailError
+from guardrail.errors import GuardrailError, SettingError
 from guardrail.http.enforcer import AsyncEnforcer
 
 LOG = logging.getLogger("guardrail")
@@ -23,6 +24,7 @@ async def serve_lifespan(
     """
     first: Message | None = await receive()
     try:
+        _on_asyncio()
         enforcer.open()
     except GuardrailError as problem:
         await send({"type": "lifespan.startup.failed", "message": str(problem)})
@@ -39,6 +41,21 @@ async def serve_lifespan(
         await send(message)
 
     await app(scope, receiving, sending)
+
+
+def _on_asyncio() -> None:
+    """Make sure that what the guard waits for can be waited for here.
+
+    Raises:
+        SettingError: the server runs its application on another event loop.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise SettingError(
+            "the server runs its application without asyncio, which the guard needs: start it with "
+            "a worker on asyncio or uvloop, as `hypercorn --worker-class asyncio` does"
+        ) from None
 
 
 class NotStarted:

@@ -163,15 +163,21 @@ def _takes(message: Message, pieces: list[bytes], most: int) -> bool:
 def _resumed(
     steps: Generator[Any, Any, Message], waited: object
 ) -> Generator[object, object, Message]:
-    """Go on with an awaitable that was started, and waits for something."""
+    """Go on with an awaitable that was started, and waits for something.
+
+    As with `await`, its steps need be no more than an iterator: those of granian are none more.
+    """
     try:
         while True:
             try:
                 sent = yield waited
             except BaseException as problem:
-                waited = steps.throw(problem)
+                throw = getattr(steps, "throw", None)
+                if throw is None:
+                    raise
+                waited = throw(problem)
             else:
-                waited = steps.send(sent)
+                waited = next(steps) if sent is None else steps.send(sent)
     except StopIteration as end:
         return cast(Message, end.value)
 

@@ -20,10 +20,11 @@ PATIENCE = 60.0
 COMMANDS = {
     "uvicorn": "uvicorn tests.http.hosted:app --host 127.0.0.1 --port {port} --log-level warning",
     "hypercorn": "hypercorn tests.http.hosted:app --bind 127.0.0.1:{port}",
+    "granian": "granian tests.http.hosted:app --interface asgi --host 127.0.0.1 --port {port}",
     "gunicorn-asgi": "gunicorn tests.http.hosted:app -k asgi --bind 127.0.0.1:{port}",
     "gunicorn": "gunicorn tests.http.hosted:application --threads 4 --bind 127.0.0.1:{port}",
 }
-ASGI = ("uvicorn", "hypercorn", "gunicorn-asgi")
+ASGI = ("uvicorn", "hypercorn", "granian", "gunicorn-asgi")
 # This server would read the header of proxies by itself, from any program on its own machine.
 MORE = {"uvicorn": "--no-proxy-headers"}
 

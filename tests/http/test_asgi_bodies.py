@@ -216,3 +216,40 @@ def test_an_unknown_path_takes_any_body_and_charges_it():
     assert guarded.ask(b"\x00proto", path="/svc.Infer/Run").status == 200
     assert guarded.used("calls") == 1
     assert guarded.used("tokens") > 0
+
+
+class Awaited:
+    """What a server may return in the place of a coroutine: its steps are an iterator, no more."""
+
+    def __init__(self, future):
+        self.steps = iter(future.__await__())
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return next(self.steps)
+
+
+@pytest.mark.parametrize("sent", [2, 1], ids=["whole", "late"])
+def test_what_is_awaited_of_a_server_need_be_no_coroutine(sent):
+    guarded = Guarded(POLICY, body_timeout=0.01)
+    call = Call(scope_of(body=ASK))
+
+    async def run():
+        loop = asyncio.get_running_loop()
+        pieces = [*body_messages(ASK[:5], ASK[5:])][:sent]
+
+        def receive():
+            future = loop.create_future()
+            if pieces:
+                loop.call_soon(future.set_result, pieces.pop(0))
+            return Awaited(future)
+
+        await guarded.app(call.scope, receive, call.send)
+
+    asyncio.run(run())
+    assert call.status == (200 if sent == 2 else 408)

@@ -169,3 +169,14 @@ def test_a_second_start_opens_what_the_first_end_closed(policies, tmp_path):
         asyncio.run(app.door.close())
 
     assert len(log.read_text().splitlines()) == 2
+
+
+def test_a_server_without_asyncio_does_not_start(policies):
+    app = GuardrailMiddleware(host(), policies=policies, environ={})
+    call = Call({"type": "lifespan"}, MESSAGES)
+    with pytest.raises(StopIteration):
+        call.run(app).send(None)  # no loop is there, as on trio
+
+    (failed,) = call.sent
+    assert failed["type"] == "lifespan.startup.failed"
+    assert "`hypercorn --worker-class asyncio`" in failed["message"]
