@@ -24,6 +24,7 @@ from guardrail.http.authorizing import (
     Profile,
     evaluated,
     framing_of,
+    is_bare,
     not_asked,
     original,
     question_of,
@@ -49,6 +50,16 @@ ANSWER_WITHIN = 10.0
 BELIEVES_ALL = (
     "whoever reaches this port is believed, account and tier included, as "
     "`GUARDRAIL_AUTHORIZER_TOKEN` is not set: set it, or let only your own services reach the port"
+)
+
+NOT_BELIEVED = (
+    "a question about another request was refused, as none of `proxies` asked it: name the proxy "
+    "there, and let the server not read `X-Forwarded-For` itself, which puts the client in the "
+    "proxy's place (`uvicorn --no-proxy-headers`)"
+)
+NOT_TOLD = (
+    "a proxy asked without `{}` and `{}`, and was refused: let it send both, the method and the "
+    "target of the request that it holds"
 )
 
 
@@ -107,12 +118,18 @@ class Authorizer:
         settings = self.door.settings
         self._say_unfed()
         asked = head_of_scope(scope)
-        believed = self.profile not in ORIGINAL or is_proxy(asked.peer, settings.callers.proxies)
+        names = ORIGINAL.get(self.profile, ())
+        believed = not names or is_proxy(asked.peer, settings.callers.proxies)
+        if not believed:
+            self.door.configured.note((NOT_BELIEVED,))
+        elif not all(name in asked.named for name in names):
+            self.door.configured.note((NOT_TOLD.format(*(n.decode("ascii") for n in names)),))
         head = original(asked, self.profile) if believed else None
         if head is None:
             return Answer(403, [(b"content-length", b"0")], b"")
-        # Whether a preflight has a body only the proxy's own question tells.
-        if is_let_through(head.changed(headers=(*head.headers, *framing_of(asked))), settings):
+        # Whether a preflight has a body only the proxy's own question tells, if at all.
+        told = head.changed(headers=(*head.headers, *framing_of(asked)))
+        if is_let_through(told, settings) and (is_bare(told) or told.is_one_of(settings.exempt)):
             return Answer(200, [(b"content-length", b"0")], b"")
         request = Request(head, settings, is_seen=False)
         outcome = await self.door.run(self.door.admit(request))

@@ -19,6 +19,7 @@ from urllib.parse import unquote, unquote_to_bytes
 import msgspec
 
 from guardrail.engine import Decision
+from guardrail.http.identity.caller import CREDENTIAL_FIELDS
 from guardrail.http.parsing.values import FREE
 from guardrail.http.request import SHORTLY, Field, Head
 from guardrail.http.responses import Addressee, Answer, Style, answer
@@ -28,6 +29,7 @@ from guardrail.model.facts import CAPABILITIES, Fact
 STATUS = b"x-guardrail-status"
 EVALUATION = "/access/v1/evaluation"
 _FRAMING = (b"content-length", b"transfer-encoding")
+_LEFT_OUT = frozenset({b"content-type", b"cookie", *CREDENTIAL_FIELDS.values()})
 _UNPRINTABLE = re.compile(rb"[\x00-\x20\x7f#]")
 
 
@@ -99,6 +101,15 @@ def _is_plain(raw: bytes, query: bytes) -> bool:
 def framing_of(head: Head) -> tuple[Field, ...]:
     """Return what a head says of a body."""
     return tuple(field for field in head.headers if field[0] in _FRAMING)
+
+
+def is_bare(head: Head) -> bool:
+    """Tell whether a request carries nothing that browsers leave out of a preflight.
+
+    Few proxies tell of a body that they hold back, as Envoy and nginx do not: what comes with a
+    content type, or with credentials, is a request, whatever it calls itself.
+    """
+    return _LEFT_OUT.isdisjoint(head.named)
 
 
 def without_body(head: Head) -> Head:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -131,6 +133,13 @@ def test_nginx_gets_200_401_or_403_alone_and_the_status_beside(why):
         assert int(answer.headers["retry-after"]) > 0
 
 
+def test_the_documented_nginx_hands_every_status_on():
+    document = (Path(__file__).parents[2] / "docs" / "http.md").read_text("utf-8")
+    handed = set(re.findall(r"if \(\$guardrail_status = (\d+)\) { return \1; }", document))
+
+    assert handed >= {str(status) for _, status in REFUSED.values() if status != 403} | {"400"}
+
+
 @pytest.mark.parametrize("why", REFUSED)
 def test_others_hand_a_refusal_on_as_it_is(why):
     assert refused(ParsedRequest("forward"), why).status_code == REFUSED[why][1]
@@ -144,6 +153,41 @@ def test_what_a_stranger_or_nobody_says_of_a_request_is_not_believed(profile):
     assert stranger().status_code == 403
     assert mute.send("GET", "/auth").status_code == 403
     assert mute().status_code == 200
+
+
+@pytest.mark.parametrize("profile", ["nginx", "forward"])
+def test_whoever_is_not_believed_is_told_what_may_be_wrong(profile, caplog):
+    stranger = ParsedRequest(profile, peer="8.8.8.8")
+    for _ in range(2):
+        assert stranger().status_code == 403
+    (line,) = (line for line in caplog.messages if "refused" in line)
+    assert "`uvicorn --no-proxy-headers`" in line
+    caplog.clear()
+
+    mute = ParsedRequest(profile)
+    for _ in range(2):
+        assert mute.send("GET", "/auth").status_code == 403
+    (line,) = (line for line in caplog.messages if "refused" in line)
+    assert " and ".join(f"`{name}`" for name in SHOWN[profile]("/")[2]) in line
+
+
+ASKS = {"origin": "https://app.example", "access-control-request-method": "POST"}
+
+
+@pytest.mark.parametrize("profile", SHOWN)
+@pytest.mark.parametrize("name", ["content-type", "cookie", "authorization", "x-api-key"])
+def test_a_preflight_has_nothing_with_it_that_browsers_leave_out(profile, name):
+    asked = ParsedRequest(profile, exempt=["/health"])
+
+    def ask(path, **more):
+        method, target, headers = SHOWN[profile](path)
+        shown = {key: "OPTIONS" for key in headers if key.endswith("-method")}
+        sent = {**headers, **shown, **ASKS, **more}
+        return asked.send(method if shown else "OPTIONS", target, headers=sent).status_code
+
+    assert ask("/v1/files") == 200
+    assert ask("/v1/files", **{name: "a"}) in (401, 403)
+    assert ask("/health", **{name: "a"}) == 200
 
 
 def test_exempt_paths_pass_and_their_look_alikes_do_not():

@@ -37,7 +37,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 SUBPROTOCOL_PREFIX = "openai-insecure-api-key."
 """What a WebSocket subprotocol starts with that carries a key, as browsers send it to OpenAI."""
 
-_HEADERS: Mapping[CredentialKind, bytes] = MappingProxyType(
+CREDENTIAL_FIELDS: Mapping[CredentialKind, bytes] = MappingProxyType(
     {
         CredentialKind.BEARER: b"authorization",
         CredentialKind.X_API_KEY: b"x-api-key",
@@ -45,6 +45,8 @@ _HEADERS: Mapping[CredentialKind, bytes] = MappingProxyType(
         CredentialKind.X_GOOG_API_KEY: b"x-goog-api-key",
     }
 )
+"""The fields that carry credentials, by their kinds."""
+
 _JOINED = re.compile(rb",[ \t]*+(?=bearer[ \t])", re.IGNORECASE)
 _BEARER = CredentialKind.BEARER
 _USUAL, _BEGINS = frozenset({b"authorization"}), b"Bearer "
@@ -74,7 +76,7 @@ class CredentialSource:
 
     def __post_init__(self) -> None:
         """Find the headers that are read."""
-        wanted = {_HEADERS[kind]: kind for kind in self.kinds if kind in _HEADERS}
+        wanted = {CREDENTIAL_FIELDS[kind]: kind for kind in self.kinds if kind in CREDENTIAL_FIELDS}
         object.__setattr__(self, "wanted", wanted)
 
     @classmethod
