@@ -53,6 +53,8 @@ class FusableStore(Protocol):
     """A store that generated source may look into: its lock, its tables, how it writes records."""
 
     lock: Any
+    late: Any
+    """What is to be put right by whoever takes the lock next."""
     homes: dict[str, Any]
     """The table of each counter that was ever looked for."""
     moves: Any
@@ -80,6 +82,10 @@ class FusableStore(Protocol):
 
     def correct(self, correction: Correction, now: int) -> None:
         """Apply a correction; the lock is held."""
+        ...
+
+    def catch_up(self) -> None:
+        """Apply what came late; the lock is held."""
         ...
 
     @property
@@ -504,6 +510,15 @@ def _unsettled(*case: object) -> None:
     """Put nothing right: no counter was looked at."""
 
 
+def _held(waits: bool) -> bool:
+    """Take the lock that is held already."""
+    return True
+
+
+def _keep() -> None:
+    """Keep the lock."""
+
+
 _UNTOUCHED = Afterwards(_unread, _unsettled)
 _USED = tuple(f"u_{unit}" for unit in PLAIN_UNITS)
 """The variables of what was used of each, where a decision is settled."""
@@ -596,6 +611,7 @@ class _Inline:
             # Bound methods in a try statement cost a quarter of a with statement.
             "acquire()",
             "try:",
+            "    if late: catch_up()",
             "    while True:",
             *indented(
                 [
@@ -637,9 +653,18 @@ class _Inline:
         receipts_of = emitter.defined(read, "receipts", "receipts")
         if not settles:
             return Afterwards(receipts_of, _unsettled)
-        put_right = ["acquire()", "try:", *indented(settles), "finally: release()"]
+        # The collector of garbage may settle within a call of the same thread: it never waits.
+        put_right = [
+            "if not take(False):",
+            f"    late.append(partial(settle, used, moment, {case}, held, keep))",
+            "    return",
+            "try:",
+            "    if late and take is not held: catch_up()",
+            *indented(settles),
+            "finally: give()",
+        ]
         settle = [
-            f"def settle(used, moment, {case}):",
+            f"def settle(used, moment, {case}, take=acquire, give=release):",
             "    if left is not None:",
             *indented([f"{', '.join(_USED)}, _ = used", *put_right], 2),
         ]
@@ -647,6 +672,8 @@ class _Inline:
             acquire=self.store.lock.acquire, release=self.store.lock.release,
             homes=self.store.homes, moves=self.store.moves, moved=self.store.moved,
             correct=self._correct, correct_any=self._correct_any,
+            late=self.store.late, catch_up=self.store.catch_up, partial=partial,
+            held=_held, keep=_keep,
         )  # fmt: skip
         return Afterwards(receipts_of, emitter.defined(settle, "settle", "settle"))
 
@@ -698,6 +725,8 @@ class _Inline:
             "steps": self.steps,
             "acquire": self.store.lock.acquire,
             "release": self.store.lock.release,
+            "late": self.store.late,
+            "catch_up": self.store.catch_up,
             "engine": self.engine,
             "next_serial": self.engine.ids.next,
             "new": object.__new__,

@@ -39,7 +39,7 @@ class Breaker:
 
     def __init__(self, jitter: Callable[[], float] | None = None) -> None:
         self._jitter = jitter
-        self._lock = threading.Lock()
+        self.free()
         self._state = State.CLOSED
         self._round = 1
         self._row = 0
@@ -48,6 +48,13 @@ class Breaker:
         self._backoff = 0.0
         self._pause = 0.0
         self._since = 0.0
+
+    def free(self) -> None:
+        """Hold nothing: in a forked child nobody else is left to let go of what is held.
+
+        Within a call the collector of garbage may settle, in the same thread.
+        """
+        self._lock = threading.RLock()
 
     @property
     def state(self) -> State:

@@ -322,12 +322,17 @@ class LocalCounters:
         """Note what came of the store, to be counted soon."""
         self._late.append(entry)
         if len(self._late) >= LATE:
-            self._count()
+            self._count(waits=False)
 
-    def _count(self) -> None:
-        """Count what was noted, the oldest first."""
+    def _count(self, *, waits: bool = True) -> None:
+        """Count what was noted, the oldest first, or, where it must not wait, leave it to others.
+
+        Who settles may be the collector of garbage, within a call of the same thread.
+        """
         late, store = self._late, self._store
-        with store.lock:
+        if not store.lock.acquire(waits):
+            return
+        try:
             while late:
                 entry = late.popleft()
                 if isinstance(entry, Admitted):
@@ -335,6 +340,8 @@ class LocalCounters:
                 else:
                     for correction in entry.corrections:
                         store.correct(correction, entry.now)
+        finally:
+            store.lock.release()
 
     def _charge(
         self,

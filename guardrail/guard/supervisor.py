@@ -23,7 +23,8 @@ from guardrail.guard.fallback import Admitted, Fallbacks, LocalCounters
 from guardrail.model.amounts import HOUR
 from guardrail.model.cells import IDENT_LENGTH, Correction, Leave, Renew
 from guardrail.model.effects import StoreMode
-from guardrail.stores.cells import GarbledError, are_numbers
+from guardrail.stores.cells import GarbledError, NestedCallError, are_numbers
+from guardrail.stores.forks import call_in_children
 
 LOG = logging.getLogger("guardrail")
 
@@ -60,9 +61,13 @@ class Backlog:
         self.lost = self.repeated = 0
         self._most = most
         self._leases = leases
-        self._lock = threading.Lock()
+        self.free()
         self._queue: deque[Kept] = deque()
         self._process = os.getpid()
+
+    def free(self) -> None:
+        """Hold nothing; see `Breaker.free`."""
+        self._lock = threading.RLock()
 
     def __len__(self) -> int:
         """Return how many corrections wait."""
@@ -193,11 +198,17 @@ class Supervisor:
         self._breaker = Breaker(random.random)
         self._local = LocalCounters(context.engines, context.parts)
         self._backlog = Backlog(self._local.leases, most_queued)
-        self._lock = threading.Lock()
+        self._free()
         self._failures = 0
         self._unasked = 0
         self._charged = 0
         self._problem: str | None = None
+        call_in_children(self._free)
+
+    def _free(self) -> None:
+        self._lock = threading.RLock()
+        self._breaker.free()
+        self._backlog.free()
 
     def serve(self, context: Context) -> None:
         """Supervisor over the calls of another policy set too, from now on."""
@@ -351,6 +362,9 @@ class Supervisor:
             LOG.warning("the store answers again; it is asked")
 
     def _note(self, permit: int, problem: Exception) -> None:
+        if isinstance(problem, NestedCallError):
+            self.abandoned(permit)
+            return
         worded = _worded(problem)
         with self._lock:
             self._failures += 1

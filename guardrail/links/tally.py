@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from guardrail.engine import Expressions, FactReader, conditional, define, indented
 from guardrail.model.links import Score, Sign
 from guardrail.model.policy import PolicySet
+from guardrail.stores.forks import call_in_children
 
 MOST_SEEN = 1001
 """One more value of a fact than any evidence asks for."""
@@ -284,11 +285,16 @@ class Tallies:
 
     def __init__(self, most: int = 100_000) -> None:
         self._most = most
-        self._lock = threading.RLock()
+        self._free()
+        call_in_children(self._free)
         self._kept: dict[int, Tally] = {}
         self._actioned: dict[int, float] = {}
         self._newly: list[float] = []
         """When established accounts were first refused or degraded for a score."""
+
+    def _free(self) -> None:
+        # In a forked child nobody else is left to let go of it.
+        self._lock = threading.RLock()
 
     def empty(self) -> None:
         """Forget everything."""

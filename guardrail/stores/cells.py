@@ -449,6 +449,14 @@ class GarbledError(StoreError):
         super().__init__(message, unsure=True)
 
 
+class NestedCallError(StoreError):
+    """The call came from within another of the same thread: nothing was asked.
+
+    The collector of garbage, which ends abandoned streams, makes such calls wherever it runs. It
+    tells nothing of the store.
+    """
+
+
 def are_numbers(reply: object) -> bool:
     """Tell whether a reply is a list of whole numbers, as one to a question must be."""
     return isinstance(reply, list) and set(map(type, reply)) == {int}

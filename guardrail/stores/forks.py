@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable
+from functools import partial
 
 
 def call_in_children(method: Callable[[], None]) -> None:
@@ -22,3 +23,21 @@ def call_in_children(method: Callable[[], None]) -> None:
 
     if hasattr(os, "register_at_fork"):  # else processes do not fork
         os.register_at_fork(after_in_child=call)
+
+
+def call_around_forks(
+    before: Callable[[], None], in_parent: Callable[[], None], in_child: Callable[[], None]
+) -> None:
+    """Have methods called before each fork, and after it in both; see `call_in_children`."""
+    references = [weakref.WeakMethod(method) for method in (before, in_parent, in_child)]
+
+    def call(which: int) -> None:
+        if (living := references[which]()) is not None:
+            living()
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(
+            before=partial(call, 0),
+            after_in_parent=partial(call, 1),
+            after_in_child=partial(call, 2),
+        )

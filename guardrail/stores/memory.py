@@ -12,7 +12,9 @@ dict of texts and ints.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import ModuleType
 from typing import cast
 
@@ -47,9 +49,12 @@ from guardrail.stores.cells import (
     united,
     windowed_slots,
 )
+from guardrail.stores.forks import call_around_forks
 from guardrail.stores.links import MOST_MOVES, MOVED_FOR
 
 MAX_KEYS = 10_000_000
+PATIENCE = 1.0
+"""Seconds that a fork waits for who counts."""
 
 
 class MemoryStore:
@@ -63,22 +68,42 @@ class MemoryStore:
         if max_keys < 1:
             raise SettingError(f"`max_keys` is {max_keys}: it must be at least 1")
         self.lock = threading.Lock()
+        self.late: deque[Callable[[], object]] = deque()
+        """What is to be put right, and could not be at once: see `settle`."""
+        self._kept_for_fork = False
         self.max_keys = max_keys
         self._tables: dict[int, Table] = {}
         self.homes: dict[str, Table] = {}
         """The table of each counter that was ever looked for, by its ident."""
         self.moves = Table(MOVED_FOR)
+        call_around_forks(self._before_fork, self._after_fork, self._begin_in_child)
 
     def acquire(self, charges: Sequence[Charge], cells: Sequence[Cell], now: int) -> Outcome:
         """Evaluate all cells at `now` (microseconds) and apply the charges that are admitted."""
         with self.lock:
+            self.catch_up()
             return self._acquire(charges, cells, now)
 
     def settle(self, corrections: Sequence[Correction], now: int) -> None:
-        """Apply corrections to what was charged before."""
-        with self.lock:
-            for correction in corrections:
-                self.correct(correction, now)
+        """Apply corrections to what was charged before.
+
+        It never waits: an abandoned stream may be settled by the collector of garbage, which runs
+        wherever it likes, in a call of the same thread that holds the lock. Whoever takes the lock
+        next applies them before all else.
+        """
+        if not self.lock.acquire(False):
+            self.late.append(partial(self._correct_all, corrections, now))
+            return
+        try:
+            self.catch_up()
+            self._correct_all(corrections, now)
+        finally:
+            self.lock.release()
+
+    def catch_up(self) -> None:
+        """Apply what came while the lock was held; whoever calls holds it."""
+        while self.late:
+            self.late.popleft()()
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""
@@ -86,6 +111,7 @@ class MemoryStore:
     def empty(self) -> None:
         """Forget every record at once; tables stay, as generated decisions look into them."""
         with self.lock:
+            self.late.clear()
             for table in (*self._tables.values(), self.moves):
                 table.empty()
 
@@ -192,6 +218,7 @@ class MemoryStore:
     def kept(self) -> Iterator[tuple[int, str, Record]]:
         """Yield every record with its key and for how many microseconds it is kept at least."""
         with self.lock:
+            self.catch_up()
             for lifetime, table in sorted(self._tables.items()):
                 for key, record in sorted(table.records().items()):
                     if self.homes.get(key[:IDENT_LENGTH]) is table and record is not EMPTIED:
@@ -213,6 +240,26 @@ class MemoryStore:
     def members(self, key: str) -> dict[str, int]:
         """Return a set's members and their expiries, those past included."""
         return dict(self._known(key) or {})
+
+    def _correct_all(self, corrections: Sequence[Correction], now: int) -> None:
+        for correction in corrections:
+            self.correct(correction, now)
+
+    def _before_fork(self) -> None:
+        """Let no other thread be within a call: nothing would end it in the child."""
+        if self.lock.acquire(timeout=PATIENCE):
+            self._kept_for_fork = True
+
+    def _after_fork(self) -> None:
+        if self._kept_for_fork:
+            self._kept_for_fork = False
+            self.lock.release()
+
+    def _begin_in_child(self) -> None:
+        self._kept_for_fork = False
+        # There is no other thread: whoever holds it, if not the fork, will never let go of it.
+        self.lock.acquire(False)
+        self.lock.release()
 
     def _known(self, key: str) -> Record | None:
         table = self.homes.get(key[:IDENT_LENGTH])

@@ -22,6 +22,7 @@ import lmdb
 
 from guardrail.errors import SettingError, StoreError
 from guardrail.model.amounts import SECOND
+from guardrail.stores.cells import NestedCallError
 from guardrail.stores.lmdb.environment import TORN, Environment, Options
 from guardrail.stores.lmdb.locks import pauses
 from guardrail.stores.lmdb.recovery import Files
@@ -51,6 +52,8 @@ class Connection:
         self._files = files
         self._epochs = epochs
         self._threads = threading.Lock()
+        self._holder = 0
+        """The thread that holds that lock, 0 if none does; another may just have taken it."""
         self._environment: Environment | None = None
         self._closed = False
         self._watched = False
@@ -76,14 +79,20 @@ class Connection:
 
         Raises:
             StoreError: others had them for too long, or the store cannot be opened.
+            NestedCallError: this thread has them.
         """
-        if not self._threads.acquire(timeout=self.options.seconds):
-            raise self._late()
+        thread = threading.get_ident()
+        if not self._threads.acquire(blocking=False):
+            if self._holder == thread:
+                raise NestedCallError("the store was asked from within another call to it")
+            if not self._threads.acquire(timeout=self.options.seconds):
+                raise self._late()
+        self._holder = thread
         try:
             if not self._opened().writer.acquire(self.options.seconds):
                 raise self._late()
         except BaseException:
-            self._threads.release()
+            self._leave()
             raise
 
     def attempts(self) -> Iterator[float]:
@@ -95,13 +104,14 @@ class Connection:
         until = monotonic() + self.options.seconds
         for pause in pauses():
             if self._threads.acquire(blocking=False):
+                self._holder = threading.get_ident()
                 try:
                     if self._opened().writer.attempt():
                         return
                 except BaseException:
-                    self._threads.release()
+                    self._leave()
                     raise
-                self._threads.release()
+                self._leave()
             if monotonic() > until:
                 raise self._late()
             yield pause
@@ -258,7 +268,7 @@ class Connection:
             # It may be that only a new environment goes on; closing this one releases its lock.
             environment.close(last=False)
             self._environment = None
-            self._threads.release()
+            self._leave()
             return StoreError(message)
         self._release(environment)
         return StoreError(message)
@@ -273,6 +283,7 @@ class Connection:
         """Go on; the environment is opened when it is needed."""
         if child:
             self._threads = threading.Lock()
+            self._holder = 0
             # Still open, if the fork did not announce itself.
             self._drop()
         elif self._held:
@@ -285,6 +296,10 @@ class Connection:
 
     def _release(self, environment: Environment) -> None:
         environment.writer.release()
+        self._leave()
+
+    def _leave(self) -> None:
+        self._holder = 0
         self._threads.release()
 
     def _late(self) -> StoreError:

@@ -99,7 +99,7 @@ class StoreSteps(ABC):
         self._owed: deque[Compensation] = deque()
         self._lost = 0
         # Threads share what is owed: taking it and counting it are several steps.
-        self._owing = threading.Lock()
+        self._owing = threading.RLock()
         self._paused = 0.0
         # What is taken back is so at the time of the latest call: hosts may have their own clock.
         self._latest = 0
