@@ -132,8 +132,10 @@ def counted(name: str, work: Callable[[], object]) -> Journey:
     return Journey(name, len(paths), len(set(paths)), moves, steps)
 
 
-Enter, Step = Callable[[CodeType], bool], Callable[[], None]
-"""Called where a function is entered, and tells whether to watch it; and at each of its steps."""
+Enter = Callable[[CodeType], bool]
+"""Called where a function is entered, and tells whether to watch it."""
+Step = Callable[[], None]
+"""Called at each step of one that is watched."""
 
 if sys.version_info >= (3, 12):
 

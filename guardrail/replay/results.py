@@ -7,6 +7,7 @@ import json
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -156,9 +157,11 @@ class ShardFile:
             "traffic": self.traffic,
             "expected": self.expected,
         }
-        figures = zstandard.ZstdCompressor().compress(pickle.dumps(self.run, protocol=5))
+        figures = io.BytesIO()
+        _FiguresWriter(figures, protocol=5).dump(self.run)
+        packed = zstandard.ZstdCompressor().compress(figures.getbuffer())
         try:
-            Path(path).write_bytes(HEADING + json.dumps(heading).encode() + b"\n" + figures)
+            Path(path).write_bytes(HEADING + json.dumps(heading).encode() + b"\n" + packed)
         except OSError as error:
             why = (error.strerror or str(error)).lower()
             raise DataError(f"cannot write `{path}`: {why}") from error
@@ -216,6 +219,14 @@ _FIGURES = {
     ("guardrail.traffic.notes", "MapNotes"),
     ("guardrail.traffic.requests", "BadLines"),
 }
+
+
+class _FiguresWriter(pickle.Pickler):
+    """Writes figures, a member of an enumeration by its value in every version of Python."""
+
+    def reducer_override(self, value: object) -> Any:
+        # Up to version 3.11.3 it would be read by `getattr`, which reaches more than figures.
+        return (type(value), (value.value,)) if isinstance(value, Enum) else NotImplemented
 
 
 class _Figures(pickle.Unpickler):

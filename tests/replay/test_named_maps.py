@@ -382,12 +382,12 @@ def test_the_log_of_a_real_nginx_is_read(tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     bodies = "".join(
-        f"{kind}_temp_path {tmp_path}/{kind};"
+        f'{kind}_temp_path "{tmp_path}/{kind}";'
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     (tmp_path / "nginx.conf").write_text(
-        f"pid {tmp_path}/pid; error_log {tmp_path}/errors; events {{}}\n"
-        f"http {{ {bodies} access_log {tmp_path}/log;\n"
+        f'pid "{tmp_path}/pid"; error_log "{tmp_path}/errors"; events {{}}\n'
+        f'http {{ {bodies} access_log "{tmp_path}/log";\n'
         f'server {{ listen 127.0.0.1:{port}; location / {{ return 200 "ok"; }} }} }}\n'
     )
     start = [nginx, "-e", f"{tmp_path}/errors", "-c", f"{tmp_path}/nginx.conf"]

@@ -28,7 +28,7 @@ from guardrail.replay.parts import (
     replayed_part,
 )
 from guardrail.replay.records import DecisionFile
-from guardrail.replay.results import ShardFile, TrafficRun, merged
+from guardrail.replay.results import HEADING, ShardFile, TrafficRun, merged
 from guardrail.replay.sampling import Sample
 from guardrail.replay.ties import Found, Parts, parts_of
 from guardrail.stores.memory import MemoryStore
@@ -303,9 +303,7 @@ def test_nothing_in_a_result_is_run(tmp_path, monkeypatch, thing):
     monkeypatch.chdir(tmp_path)
     told = {"shard": 1, "of": 1, "policies": [], "revision": "r", "traffic": []}
     packed = zstandard.ZstdCompressor().compress(pickle.dumps(thing))
-    Path("made").write_bytes(
-        b"guardrail replay result 1\n" + json.dumps(told).encode() + b"\n" + packed
-    )
+    Path("made").write_bytes(HEADING + json.dumps(told).encode() + b"\n" + packed)
     with pytest.raises(DataError, match="is no result of a replay"):
         ShardFile.read("made")
 

@@ -75,7 +75,7 @@ class Server:
         self.port = port or free_port()
         self.password = options.get("requirepass")
         self.folder = mkdtemp(prefix="guardrail-server-")
-        stated = {"save": "", "appendonly": "no", "dir": self.folder, **options}
+        stated = {"save": "", "appendonly": "no", "dir": ".", **options}
         self.command = [binaries()[kind], *arguments, "--port", str(self.port)]
         for name, value in stated.items():
             if value is None or "--sentinel" in arguments:

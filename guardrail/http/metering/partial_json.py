@@ -48,7 +48,7 @@ _BLANK = re.compile(rb"[ \t\r\n]*+")
 _SCALAR = re.compile(rb"[^\s\"{}\[\],:]++")
 _INSIDE = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 # All up to the next bracket: whole strings are passed over, one that is cut is where it stops.
-_DEEP = re.compile(rb'(?:[^"{}\[\]]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+', re.DOTALL)
+_DEEP = re.compile(rb'[^"{}\[\]]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^"{}\[\]]*+)*', re.DOTALL)
 _OPENING = frozenset(b"{[")
 _CLOSING = frozenset(b"}]")
 _QUOTE, _BACKSLASH, _COMMA, _COLON = b'"\\,:'

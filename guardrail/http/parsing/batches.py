@@ -53,7 +53,7 @@ _TEXT_TYPE = re.compile(
     rb"(?!multipart/)%b/%b(?:; *charset=\"?(?i:utf-8|us-ascii)\"?)?" % ((_TOKEN,) * 2)
 )
 _LINE = rb"[A-Za-z0-9-]+:[ ]?[\x20-\x7e\x80-\xff]*+"
-_HEAD = re.compile(rb"%b(?:\r\n%b)*+" % (_LINE, _LINE))
+_HEAD = re.compile(rb"%b(?:\r\n%b)*" % (_LINE, _LINE))
 _AS_IS = frozenset({b"binary", b"8bit", b"7bit"})
 _NAME = re.compile(r"[!#$&-\[\]-~]+")
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")

@@ -60,7 +60,7 @@ _FORMS = (MULTIPART, FORM)
 _CODED = frozenset({b"content-encoding", b"x-body-compressed"})
 _PARAMETERS = re.compile(
     r"(?:[ \t]*+;[ \t]*+"
-    r"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|\"[^\"\\]*\"))?)*+"
+    r"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]++=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]++|\"[^\"\\]*+\"))?)*"
 )
 # Some frameworks read an encoded one, `charset*=` (RFC 2231), in the place of a plain one.
 _CHARSET = re.compile(r";[ \t]*charset(\*[^=]*)?=\"?([^\";]*)", re.IGNORECASE)

@@ -428,7 +428,7 @@ _NAMES = (
 # Each starts where a word starts, and each run is taken whole: both take linear time.
 _WORD_WITH_DIGIT = re.compile(r"(?<![\w-])(?:[^\W\d]|-)*+\d[\w-]*+")
 _PART = rf"(?:#|\b{_NAMES}\b)"
-_RUN = re.compile(rf"{_PART}(?:[ .,:/+t-]{{1,3}}{_PART})*+")
+_RUN = re.compile(rf"{_PART}(?:[ .,:/+t-]{{1,3}}{_PART})*")
 _SPACE = re.compile(r"\s+")
 _VOLATILE = frozenset({"cache_control", "defer_loading", "headers", "authorization", "strict"})
 
