@@ -33,6 +33,8 @@ CHUNK = 1024
 """Pages allocated at a time at least, and an eighth of what is in use."""
 RESERVE = 96
 """Pages kept for removing records when all others are in use."""
+ZEROS = 1 << 18
+"""Bytes written at once where space can only be had so."""
 RECORD_PAGES, OWN_PAGES = 8, 12
 """What writing a record takes of pages, and a transaction by itself; a page of a long record takes
 as much as a record, since LMDB looks for such pages in a row."""
@@ -44,6 +46,26 @@ def pages_for(changes: Sequence[Change]) -> int:
     for _, data, _, _, _ in changes:
         records += 1 + len(data) // 2048
     return OWN_PAGES + RECORD_PAGES * records
+
+
+def hold(file: int, start: int, end: int) -> None:
+    """Have the disk hold a file's bytes up to `end`; nothing was written yet from `start` on.
+
+    Raises:
+        OSError: the disk has no room.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, end)
+        return
+    # macOS has none: what is written is held, and let go of again where there is not enough.
+    place, size, zeros = start, os.fstat(file).st_size, bytes(ZEROS)
+    try:
+        while place < end:
+            place += os.pwrite(file, zeros[: end - place], place)
+    except OSError:
+        os.ftruncate(file, start)
+        os.ftruncate(file, size)
+        raise
 
 
 class Space:
@@ -79,7 +101,7 @@ class Space:
         try:
             for pages in (wanted + max(CHUNK, used // 8), wanted, used + need):
                 try:
-                    os.posix_fallocate(file, 0, min(pages, self._most) * self._page)
+                    hold(file, used * self._page, min(pages, self._most) * self._page)
                 except OSError as problem:
                     full = problem
                 else:
