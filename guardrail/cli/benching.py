@@ -19,7 +19,7 @@ import typer
 from guardrail.cli import options
 from guardrail.cli.failures import FINDINGS, OK, NothingToCheckError, ended
 from guardrail.cli.figures import columns, plural
-from guardrail.cli.files import write
+from guardrail.cli.files import Files, write
 from guardrail.cli.inert import shortened
 from guardrail.cli.loading import load, policy_line
 from guardrail.cli.output import Color, Format, Output
@@ -113,7 +113,11 @@ def bench(
         least=least,
     )
     run = lambda: run_bench(asked, output, form, time.thread_time_ns)  # noqa: E731
-    raise typer.Exit(ended(run, output, form, not_run="; nothing was measured"))
+    files = Files(
+        reads={"the traffic": asked.traffic, "the policies": paths, "the map": [map]},
+        writes=(("--save ", save),),
+    )
+    raise typer.Exit(ended(run, output, form, not_run="; nothing was measured", files=files))
 
 
 def run_bench(asked: BenchRequest, output: Output, form: Format, timer: Timer) -> int:

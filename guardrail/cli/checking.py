@@ -170,6 +170,7 @@ def check(
         form,
         not_run=not_run,
         allow_empty=allow_empty,
+        files=asked.files,
     )
     raise typer.Exit(code)
 

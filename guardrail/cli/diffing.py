@@ -113,7 +113,9 @@ def diff(
         seed_counters=seed_counters,
     )
     output = Output(color)
-    code = reported(lambda reports: run_diff(asked, reports), output, form, name="diff")
+    code = reported(
+        lambda reports: run_diff(asked, reports), output, form, name="diff", files=asked.files
+    )
     raise typer.Exit(code)
 
 

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from guardrail.cli.excerpts import counted, print_diagnostics
+from guardrail.cli.files import Files
 from guardrail.cli.inert import wrapped
 from guardrail.cli.machine import finding_fields
 from guardrail.cli.output import Format, Output
@@ -37,13 +38,21 @@ def ended(
     *,
     not_run: str = "",
     allow_empty: bool = False,
+    files: Files | None = None,
 ) -> int:
     """Run a command and return its exit code, whatever happens in it.
 
-    `not_run` says, after a policy that could not be loaded, which stages were not reached.
+    `not_run` says, after a policy that could not be loaded, which stages were not reached. Of
+    `files` none may take the place of another.
     """
+
+    def kept() -> int:
+        if files is not None:
+            files.keep_apart()
+        return run()
+
     try:
-        return _ended(run, output, form, not_run, allow_empty)
+        return _ended(kept, output, form, not_run, allow_empty)
     except BrokenPipeError:
         silence_stdout()
         return PIPE_CLOSED
@@ -92,6 +101,7 @@ def reported(
     name: str = "check",
     not_run: str = "",
     allow_empty: bool = False,
+    files: Files | None = None,
 ) -> int:
     """Run a command that reports in several formats, and return its exit code, whatever happens.
 
@@ -106,7 +116,10 @@ def reported(
                 reports.tell(_unloaded(error, name, not_run))
                 return NOT_LOADED
 
-    return ended(every, output, Format.FULL, allow_empty=allow_empty)
+    known = files or Files()
+    forms = ((f"--format {one.form}=", one.file) for one in asked or ())
+    every_file = Files(reads=known.reads, writes=(*known.writes, *forms))
+    return ended(every, output, Format.FULL, allow_empty=allow_empty, files=every_file)
 
 
 def _unloaded(error: PolicyError, name: str, not_run: str) -> Results:

@@ -11,6 +11,7 @@ from guardrail.cli import options
 from guardrail.cli.claims_text import open_line, proof_findings
 from guardrail.cli.excerpts import counted, print_diagnostics
 from guardrail.cli.failures import FINDINGS, OK, reported
+from guardrail.cli.files import Files
 from guardrail.cli.findings import known_doors, moment_of, print_accepted
 from guardrail.cli.loading import load, policy_line
 from guardrail.cli.machine import finding_fields
@@ -55,7 +56,9 @@ def lint(
     output = Output(color)
     setting = Setting(now=moment_of(as_of), doors=door or [], store=store, geo=geo)
     asked = LintRequest(paths=paths, setting=setting, fail_on=fail_on.severity)
-    raise typer.Exit(reported(lambda reports: run_lint(asked, reports), output, form, name="lint"))
+    files = Files(reads={"the policies": paths, "the country database": [geo]})
+    run = lambda reports: run_lint(asked, reports)  # noqa: E731
+    raise typer.Exit(reported(run, output, form, name="lint", files=files))
 
 
 def run_lint(asked: LintRequest, reports: Reports) -> int:

@@ -10,6 +10,7 @@ import typer
 from guardrail.cli import options
 from guardrail.cli.checking import CheckRequest, run_check
 from guardrail.cli.failures import reported
+from guardrail.cli.files import Files
 from guardrail.cli.loading import load
 from guardrail.cli.options import FailOn
 from guardrail.cli.output import Color, Output
@@ -59,7 +60,12 @@ def merge(
         )  # fmt: skip
         return run_check(asked, output, reports, _together(shards, asked, output))
 
-    raise typer.Exit(reported(run, output, form, name="merge", allow_empty=allow_empty))
+    files = Files(
+        reads={"a part": results, "the policies": policies or (), "the country database": [geo]}
+    )
+    raise typer.Exit(
+        reported(run, output, form, name="merge", allow_empty=allow_empty, files=files)
+    )
 
 
 def _whole(paths: list[str]) -> list[ShardFile]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from guardrail.cli.figures import plural, share
+from guardrail.cli.files import Files
 from guardrail.cli.loading import environment
 from guardrail.cli.output import Output
 from guardrail.cli.traffic import run_traffic, warn
@@ -79,9 +79,6 @@ class ReplayRequest:
                 raise SettingError(f"`{name}` replays traffic: give it with `--traffic`")
         if self.report is not None:
             check_drawing("`--report`")
-        for name, out in (("--report", self.report), ("--decisions", self.decisions)):
-            if out is not None and any(_is_same_file(out, path) for path in self.traffic):
-                raise SettingError(f"`{name} {out}` would overwrite the traffic")
         if (self.shard is None) != (self.result is None):
             raise SettingError("`--shard K/N` and `--result OUT` go together")
         in_parts = "--workers" if self.workers > 1 else "--shard" if self.shard else None
@@ -103,6 +100,25 @@ class ReplayRequest:
             raise SettingError("`--report` does not go with `--shard`: use `--workers`")
         if self.shard and self.decisions:
             raise SettingError("`--decisions` does not go with `--shard`: use `--workers`")
+
+    @property
+    def files(self) -> Files:
+        """What is read and written; counters may be saved where they were read from."""
+        return Files(
+            reads={
+                "the traffic": self.traffic,
+                "the policies": self.paths,
+                "the map": [self.map],
+                "the country database": [self.geo],
+                "what is expected": self.expect,
+            },
+            writes=(
+                ("--decisions ", self.decisions),
+                ("--report ", self.report),
+                ("--result ", self.result),
+                ("--save-counters ", self.save_counters),
+            ),
+        )
 
     @property
     def sampled(self) -> Sample | None:
@@ -143,10 +159,6 @@ class ReplayRequest:
             "--expect": self.expect,
             "--by": self.by,
         }
-
-
-def _is_same_file(out: str, path: str) -> bool:
-    return "-" not in (out, path) and os.path.exists(out) and os.path.samefile(out, path)
 
 
 def replay(

@@ -72,7 +72,7 @@ def opened(asked: Sequence[Wanted] | None, output: Output) -> Iterator[Reports]:
     """Give the reports that are asked for; what goes to files is written when all is told.
 
     Raises:
-        SettingError: two go to one place.
+        SettingError: two go to stdout, or a file cannot be one.
         DataError: a file cannot be written.
     """
     wanted = asked or []
@@ -82,8 +82,6 @@ def opened(asked: Sequence[Wanted] | None, output: Output) -> Iterator[Reports]:
         raise SettingError(f"{both} both go to stdout: write `--format {shown[1]}=FILE`")
     reports = Reports(output, shown or [Format.FULL])
     for form, file in wanted:
-        if file in reports.files:
-            raise SettingError(f"two formats go to `{file}`: give each a file of its own")
         if file is not None:
             if Path(file).is_dir() or not Path(file).parent.is_dir():
                 raise SettingError(f"`--format {form}={file}` cannot be written: name a file")

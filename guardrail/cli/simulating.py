@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from guardrail.cli import options
 from guardrail.cli.failures import OK, ended
-from guardrail.cli.files import write
+from guardrail.cli.files import Files, write
 from guardrail.cli.inert import wrapped
 from guardrail.cli.loading import load, policy_line
 from guardrail.cli.output import Color, Format, Output
@@ -175,7 +175,11 @@ def simulate(
         for number in (seeds if seeds is not None else [seed])
     ]
     run = lambda: run_simulation(jobs, workers, json_to, html_to, output)  # noqa: E731
-    raise typer.Exit(ended(run, output, Format.FULL, not_run="; nothing was simulated"))
+    files = Files(
+        reads={"the policies": paths}, writes=(("--json ", json_to), ("--html ", html_to))
+    )
+    not_run = "; nothing was simulated"
+    raise typer.Exit(ended(run, output, Format.FULL, not_run=not_run, files=files))
 
 
 def run_simulation(

@@ -12,6 +12,7 @@ from guardrail.cli.claims_text import proof_fields, proof_findings, proofs_line
 from guardrail.cli.excerpts import print_diagnostics
 from guardrail.cli.failures import FINDINGS, OK, reported
 from guardrail.cli.figures import plural
+from guardrail.cli.files import Files
 from guardrail.cli.findings import moment_of
 from guardrail.cli.inert import wrapped
 from guardrail.cli.loading import load
@@ -61,8 +62,11 @@ def run_policy_tests(
 
     output = Output(color)
     not_run = "; tests were not run"
+    files = Files(reads={"the policies": paths, "the country database": [geo]})
     raise typer.Exit(
-        reported(run, output, form, name="test", not_run=not_run, allow_empty=allow_empty)
+        reported(
+            run, output, form, name="test", not_run=not_run, allow_empty=allow_empty, files=files
+        )
     )
 
 

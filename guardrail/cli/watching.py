@@ -54,7 +54,11 @@ def watch(
     def check() -> int:
         not_run = "; tests were not run" if not traffic else "; tests and traffic were not run"
         return reported(
-            lambda reports: run_check(asked, output, reports), output, form, not_run=not_run
+            lambda reports: run_check(asked, output, reports),
+            output,
+            form,
+            not_run=not_run,
+            files=asked.files,
         )
 
     def run() -> int:

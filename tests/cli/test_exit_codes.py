@@ -100,6 +100,22 @@ USAGE = {
     (*CHECK, "week.jsonl", "--map", "policies/public.yaml"): "map not loaded",
     (*CHECK, "week.jsonl", "--decisions", "absent/out"): "cannot write `absent/out`: no such file",
     (*CHECK, "week.jsonl", "--decisions", "week.jsonl"): "would overwrite the traffic",
+    (*CHECK, "week.jsonl", "--decisions", "policies/public.yaml"): "would overwrite the policies",
+    (*CHECK, "week.jsonl", "--save-counters", "policies/public.yaml"): "overwrite the policies",
+    (
+        "check", "policies", "--format", "json=policies/public.yaml"
+    ): "`--format json=policies/public.yaml` would overwrite the policies",
+    ("lint", "policies/public.yaml", "--format", "sarif=policies/public.yaml"): "overwrite the pol",
+    ("test", "policies", "--format", "junit=policies/public.yaml"): "overwrite the policies",
+    ("diff", "policies", "policies", "--format", "json=policies/public.yaml"): "overwrite the pol",
+    ("simulate", "policies", "--json", "policies/public.yaml"): "would overwrite the policies",
+    ("simulate", "policies", "--json", "-", "--html", "-"): "`--json -` and `--html -` go to one",
+    (
+        "bench", "policies", "--traffic", "week.jsonl", "--save", "week.jsonl"
+    ): "`--save week.jsonl` would overwrite the traffic",
+    (
+        *CHECK, "week.jsonl", "--decisions", "out", "--save-counters", "./out"
+    ): "`--decisions out` and `--save-counters ./out` go to one place: give each a file of its own",
     (*CHECK, "week.jsonl", "--store", "mongodb://x"): "mongodb://x",
     (*CHECK, "week.jsonl", "--store", "redis://x", "--store-down"): "leave `--store` out",
     ("check", "policies", "--store-down"): "give it with `--traffic`",
@@ -127,6 +143,26 @@ def test_a_wrong_use_ends_in_2_and_says_what_is_wrong(run, arguments, message):
 
     assert outcome.code == 2
     assert message in outcome.err.replace("\n", " ")
+
+
+@pytest.mark.parametrize("name", ["map.yaml", "link.jsonl", "expected.yaml"])
+def test_what_a_command_reads_stays_as_it_is(run, folder, name):
+    (folder / "map.yaml").write_text("guardrail_map: 1\nts: {column: ts}\n")
+    (folder / "expected.yaml").write_text("guardrail: 1\nexpect: [{bad_lines: {lte: 1%}}]\n")
+    (folder / "link.jsonl").symlink_to("week.jsonl")
+    before = (folder / name).read_bytes()
+    asked = (*CHECK, "week.jsonl", "--map", "map.yaml", "--expect", "expected.yaml")
+
+    assert "would overwrite" in run(*asked, "--decisions", name).err
+    assert (folder / name).read_bytes() == before
+
+
+def test_counters_are_saved_where_they_were_read_and_a_device_takes_several_outputs(run):
+    nothing = ("--fail-on", "error", "--decisions", "/dev/null", "--format", "json=/dev/null")
+    assert run(*CHECK, "week.jsonl", "--save-counters", "counters", *nothing).code == 0
+
+    again = ("--seed-counters", "counters", "--save-counters", "counters")
+    assert run(*CHECK, "week.jsonl", *again, *nothing).code == 0
 
 
 UNREADABLE = {

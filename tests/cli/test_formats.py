@@ -172,7 +172,7 @@ def test_the_same_input_gives_the_same_bytes(run, form):
     ("asked", "told"),
     [
         (["full", "json"], "both go to stdout: write `--format json=FILE`"),
-        (["sarif=x", "json=x"], "two formats go to `x`: give each a file of its own"),
+        (["sarif=x", "json=x"], "`--format sarif=x` and `--format json=x` go to one place"),
         (["sarif=nowhere/x"], "cannot be written: name a file"),
         (["sarif=policies"], "cannot be written: name a file"),
     ],
