@@ -8,6 +8,7 @@ from typing import cast
 
 from guardrail.loading.findings import Place, Scope
 from guardrail.loading.foreign import remaining
+from guardrail.loading.foreign_values import begin_of_span
 from guardrail.loading.lists import list_name
 from guardrail.loading.nodes import (
     Entry,
@@ -240,6 +241,12 @@ class Amounts:
 
     def _band(self, fact: Fact | None, entry: Entry, read: _Reader) -> Band | None:
         amount = self._entry(entry.value, read)
+        begins = begin_of_span(entry.key.text)
+        if begins is not None:
+            message = f"{quoted(entry.key.text)} is not where a band begins"
+            help = f"each band goes on to the next: write {quoted(begins)}"
+            self.scope.report("GR102", entry.key, message, help=help)
+            return None
         start = None if fact is None else typed(fact, entry.key, self.scope)
         if isinstance(amount, Failure) or not isinstance(start, int | float):
             return None

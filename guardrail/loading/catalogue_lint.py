@@ -254,7 +254,7 @@ LINT_ENTRIES = (
     ),
     Explanation(
         "GR234",
-        "ban that is over before it is felt",
+        "ban that is never felt",
         "rules:\n  - id: pace\n    when: always\n"
         "    rate: {requests: 10/minute, key: account.id}\n"
         "    escalate: {after: 20, within: 10m, block_for: 1s}",
@@ -262,7 +262,8 @@ LINT_ENTRIES = (
         "    rate: {requests: 10/minute, key: account.id}\n"
         "    escalate: {after: 20, within: 10m, block_for: 1h}",
         "Whoever is refused is told to come again in a second at the least, so that a ban which "
-        "takes no longer keeps nobody away: an hour, or a day, may have been meant.",
+        "takes no longer keeps nobody away: an hour, or a day, may have been meant. At most one "
+        "refusal a second counts, so that `after: 100` within a minute bans nobody ever.",
     ),
     Explanation(
         "GR235",

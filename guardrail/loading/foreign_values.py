@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 
 _TIME_WORDS: Mapping[str, str] = {
     **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), "s"),
@@ -49,6 +50,8 @@ def rate(text: str) -> str | None:
     unit = None if found is None else _TIME_WORDS.get(found["time"].lower())
     if found is None or unit not in _RATE_WORDS:
         return None
+    if found["times"] and not int(found["times"]):
+        return None
     if not found["times"] or found["times"] == "1":
         return f"{found['amount']}/{_RATE_WORDS[unit]}"
     return f"{found['amount']} per {found['times']} {_RATE_WORDS[unit]}s"
@@ -68,15 +71,42 @@ def no_unit(number: object) -> str | None:
 
 
 def span_of_numbers(text: str, fact: str) -> str | None:
-    """Return the advice on a text such as `9-17` where a number stands."""
+    """Return the advice on a text such as `9-17`, `20 USD` or `50k` where a number stands."""
     found = re.fullmatch(r"(\d{1,9})\s*(?:-|–|\.\.\.?|to)\s*(\d{1,9})", text)
     if found is None:
-        alone = re.fullmatch(r"[$€£]?\s*(\d{1,9}(?:\.\d{1,9})?)\s*[A-Za-z$€£%]{0,9}", text)
-        return f"write the number alone: `{alone[1]}`" if alone and alone[1] != text else None
+        return _number_alone(text)
     low, high = found.groups()
     if int(low) <= int(high):
         return f"write `{fact}: {{gte: {low}, lte: {high}}}`"
     return f"write `any: [{{{fact}: {{gte: {low}}}}}, {{{fact}: {{lte: {high}}}}}]`"
+
+
+def begin_of_span(text: str) -> str | None:
+    """Return where a span begins, such as `0-10`, `7d..30d`, `20+` or `>=20`; None: it is none."""
+    found = _FROM.fullmatch(text)
+    return None if found is None or found[1] == text else found[1]
+
+
+_FROM = re.compile(
+    r"(?:>=\s*)?(\d{1,9}(?:\.\d{1,9})?[smhd]?)"
+    r"(?:\s*(?:-|–|\.\.\.?|to)\s*\d{1,9}(?:\.\d{1,9})?[smhd]?|\s*\+)?"
+)
+
+
+def _number_alone(text: str) -> str | None:
+    found = re.fullmatch(r"(?:[$€£]|AS)?\s*(\d{1,9}(?:\.\d{1,9})?)\s*([A-Za-z$€£%]{0,9})", text)
+    if found is None or found[1] == text:
+        return None
+    number, word = found.groups()
+    if word in ("m", "g", "b", "B") or word.lower() in _COUNTS:
+        return None
+    if word in _THOUSANDS:
+        whole = Decimal(number) * _THOUSANDS[word]
+        return f"write the number in full: `{whole.normalize():f}`"
+    return f"write the number alone: `{number}`"
+
+
+_THOUSANDS: Mapping[str, int] = {"k": 1000, "K": 1000, "M": 1_000_000, "G": 1_000_000_000}
 
 
 def boolean(text: str) -> str | None:

@@ -10,6 +10,7 @@ import pytest
 
 from guardrail.analysis import analyse
 from guardrail.errors import Diagnostic, PolicyError
+from guardrail.guard import Guard
 from guardrail.loading import CATALOGUE, accepted, idle_comments, lint, load_policies, load_text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -590,6 +591,17 @@ MISTAKES = {
         ),
         "block_for",
     ),
+    "a ban after more refusals than there are seconds": Mistake(
+        "GR234",
+        rules(
+            rule(
+                "m", "when: {account.tier: email, request.capability: chat}", SKIP,
+                "rate: {requests: 5/minute, burst: 2, key: account.id}",
+                "escalate: {after: 62, within: 1m, block_for: 1h}",
+            )
+        ),
+        "after",
+    ),
     "bands that begin above nothing": Mistake(
         "GR235",
         budget(
@@ -743,7 +755,30 @@ def test_what_stands_the_wrong_way_round_is_found(tmp_path, file, old, new, code
     assert {one.code for one in found(tmp_path / "set")} == ({code} if code else set())
 
 
+@pytest.mark.parametrize(("after", "comes"), [(11, True), (12, False)])
+def test_a_ban_is_found_never_to_come_where_no_pace_of_refusals_brings_it(tmp_path, after, comes):
+    text = f"{START}policy: bans\n" + rules(
+        rule(
+            "m",
+            "when: always",
+            f"budget: {{requests: 1, per: day, {OWN}}}",
+            f"escalate: {{after: {after}, within: 10s, block_for: 1h}}",
+        )
+    ).removeprefix(START)
+    (tmp_path / "bans.yaml").write_text(text, "utf-8")
+    with Guard.load(tmp_path / "bans.yaml", store="memory://") as guard:
+        every = [guard.decide({"account.id": "a1"}, now=1.8e9 + n / 10) for n in range(400)]
+
+    assert ("repeated-refusals" in {one.reason for one in every}) is comes
+    assert ("GR234" in {one.code for one in found(tmp_path)}) is not comes
+
+
 FINE = {
+    "a ban after a refusal in every second": rules(
+        rule("m", "when: {account.tier: email, request.capability: chat}", SKIP,
+             "rate: {requests: 5/minute, burst: 2, key: account.id}",
+             "escalate: {after: 61, within: 1m, block_for: 1h}"),
+    ),
     "the highest score there is": block("{actor.score: {gte: 95}}"),
     "a month that its days can fill": budget(
         f"{{requests: 5, per: day, {OWN}}}", f"{{requests: 100, per: month, {OWN}}}"

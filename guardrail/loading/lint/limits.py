@@ -53,7 +53,7 @@ def lint_limits(written: Written) -> None:
     _too_small(written, limits)
     _without_room(written, limits)
     _of_no_value(written, limits)
-    _short_bans(written)
+    _unfelt_bans(written)
     _late_bands(written)
     _without_concurrency(written, limits)
 
@@ -165,10 +165,10 @@ def _of_no_value(written: Written, limits: list[_Limit]) -> None:
             written.scope.findings.report("GR210", at, message, label=label, help=help)
 
 
-# GR234: a ban that is over before it is felt.
+# GR234: a ban that is over before it is felt, or never comes.
 
 
-def _short_bans(written: Written) -> None:
+def _unfelt_bans(written: Written) -> None:
     for rule in written.policies.rules:
         ban = rule.escalate
         if ban is None or rule.mode is not Mode.ENFORCE:
@@ -179,6 +179,15 @@ def _short_bans(written: Written) -> None:
             label = "nobody is told to wait for less than a second"
             help = "let `block_for` be minutes or hours, or leave `escalate` out"
             at = written.place(rule).key_span(("escalate", "block_for"))
+            written.scope.findings.report("GR234", at, message, label=label, help=help)
+        # Strikes are seconds. The first may have been struck again at its end, and so count still
+        # in the last second of the time, which is then one more than there are in it.
+        most = -(-ban.within // SECOND) + 1
+        if ban.after > most:
+            message = f"the ban of rule {quoted(rule.id)} never comes"
+            label = f"at most one refusal a second counts: {most:,} in this time"
+            help = f"let `after` be at most {ban.within // SECOND:,}, or `within` longer"
+            at = written.place(rule).key_span(("escalate", "after"))
             written.scope.findings.report("GR234", at, message, label=label, help=help)
 
 
