@@ -41,6 +41,7 @@ from guardrail.http.request import (
 from guardrail.http.response import Settlement
 from guardrail.http.responses import (
     Answer,
+    TurnRefusal,
     admitted_fields,
     degraded_turn,
     own_refused_turn,
@@ -237,8 +238,8 @@ class Session:
         """Return whether a turn may run, and what its frame is changed to, None if it stays."""
         caller = TurnCaller(turn.event_id, self._lanes, turn.lane)
         if turn.problem is not None:
-            text = self._own_refusal(400, "invalid_request", turn.problem, caller)
-            await self._refuse(turn, text)
+            refusal = self._own_refusal(400, "invalid_request", turn.problem, caller)
+            await self._refuse(turn, refusal)
             return False, None
         try:
             decision = await self._enforcer.run(
@@ -255,8 +256,8 @@ class Session:
             if turn.automatic:
                 # It runs until the host hears of it: what it uses is charged all the same.
                 self._hold(turn.number, decision.case.engine.owing(decision))
-            text = refused_turn(decision, self._enforcer.settings.style, caller)
-            await self._refuse(turn, text, later=decision.retry_after is not None)
+            refusal = refused_turn(decision, self._enforcer.settings.style, caller)
+            await self._refuse(turn, refusal, later=decision.retry_after is not None)
             return False, None
         self._hold(turn.number, decision)
         changed: bytes | None = None
@@ -284,8 +285,8 @@ class Session:
                 else:
                     await self._held.pop(turn.number).settle(RELEASED, recorded=False)
                 message = f"It could only be served with less than it asks for, and {problem}."
-                text = self._own_refusal(403, "degrade_not_possible", message, caller)
-                await self._refuse(turn, text)
+                refusal = self._own_refusal(403, "degrade_not_possible", message, caller)
+                await self._refuse(turn, refusal)
                 return False, None
             recorder.decided(decision, dialect)
             if self._meter.speaks_errors and CHANGES & decision.obligations.keys():
@@ -304,27 +305,26 @@ class Session:
     def _lanes(self) -> bool:
         return self._request.facts.get("request.endpoint") == _LANES
 
-    def _own_refusal(self, status: int, code: str, message: str, caller: TurnCaller) -> str:
-        """Log a refusal that no decision stands behind, and return the event that tells of it."""
+    def _own_refusal(self, status: int, code: str, message: str, caller: TurnCaller) -> TurnRefusal:
+        """Log a refusal that no decision stands behind, and return how it is told."""
         request_id = self._request.logged(status, code)
         return own_refused_turn(request_id, status, code, message, caller)
 
-    async def _refuse(self, turn: Turn, text: str, *, later: bool = False) -> None:
+    async def _refuse(self, turn: Turn, refusal: TurnRefusal, *, later: bool = False) -> None:
         """Tell the client that a turn is refused, and end it where it runs already."""
         if self._meter.speaks_errors:
-            await self._say(text)
+            await self._say(refusal.event)
         cancel = self._meter.cancel(turn) if turn.automatic else None
         if cancel is not None:
             self._ours.append({"type": "websocket.receive", "text": cancel})
             self._woken.set()
         elif turn.automatic or not self._meter.speaks_errors:
-            await self._close(TRY_AGAIN_LATER if later else POLICY_VIOLATION)
+            await self._close(TRY_AGAIN_LATER if later else POLICY_VIOLATION, refusal.reason)
 
-    async def _close(self, code: int) -> None:
+    async def _close(self, code: int, reason: str) -> None:
         """Close the connection on both sides."""
         if self._closed is None and self._accepted:
             self._closed = code
-            reason = "refused by policy"
             await self._send({"type": "websocket.close", "code": code, "reason": reason})
             self._ours.clear()
             self._ours.append({"type": "websocket.disconnect", "code": code, "reason": reason})

@@ -31,6 +31,7 @@ TOOL = {"type": "function", "name": "f", "parameters": {}}
 USAGE = {"input_tokens": 7, "output_tokens": 5, "total_tokens": 12}
 TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
 LIVE = "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent"
+TURNS = "Refused by rule `turns`. Retry in 43200 s."
 END = {"type": "websocket.disconnect", "code": 1000}
 
 
@@ -247,7 +248,7 @@ def test_what_a_host_hears_by_itself_is_charged_and_a_refusal_closes_the_connect
     assert call.sent[-1] == {
         "type": "websocket.close",
         "code": 1013,
-        "reason": "refused by policy",
+        "reason": TURNS,
     }
     assert guarded.host.codes == [1013]
     assert guarded.used("turns") == 3
@@ -273,6 +274,16 @@ def test_gemini_live_is_guarded_turn_by_turn():
     assert call.sent[-1]["type"] == "websocket.close"
     assert guarded.host.codes == [1013]
     assert (guarded.used("turns"), guarded.used("tokens"), guarded.used("places")) == (2, 24, 0)
+
+
+@pytest.mark.parametrize("character", ["é", "言", "a"])
+def test_a_closing_says_as_much_of_a_message_as_fits(character):
+    said = character * 150
+    rule = f"  - {{id: no, when: {{request.model: large}}, block: {{message: {said}}}}}\n"
+    guarded = Guarded(WIDE + rule, Host(live))
+    reason = run(guarded, frame(SETUP), frame(CONTENT), path=LIVE).sent[-1]["reason"]
+
+    assert reason == character * ((123 - 3) // len(character.encode())) + "..."
 
 
 def test_gemini_live_has_the_tools_of_its_setup():
@@ -321,7 +332,7 @@ def test_each_frame_of_a_connection_that_is_not_known_is_a_request(message):
     assert call.sent[-1] == {
         "type": "websocket.close",
         "code": 1013,
-        "reason": "refused by policy",
+        "reason": TURNS,
     }
     assert guarded.host.codes == [1013]
     assert (guarded.used("turns"), guarded.used("places")) == (2, 0)

@@ -34,6 +34,7 @@ __all__ = [
     "Addressee",
     "Answer",
     "Style",
+    "TurnRefusal",
     "admitted_fields",
     "answer",
     "degraded_turn",
@@ -41,6 +42,9 @@ __all__ = [
     "refuse",
     "refused_turn",
 ]
+
+LONGEST_REASON = 123
+"""How many bytes may say why a WebSocket is closed (RFC 6455 §5.5)."""
 
 _OTHER = Dialect.OTHER
 
@@ -51,6 +55,13 @@ class Answer(NamedTuple):
     status: int
     headers: list[Field]
     body: bytes
+
+
+class TurnRefusal(NamedTuple):
+    """How one turn of a session is refused: the event, and what to say if that closes it."""
+
+    event: str
+    reason: str
 
 
 def refuse(decision: Decision, addressee: Addressee, style: Style) -> Answer:
@@ -93,11 +104,11 @@ def answer(
     return Answer(refusal.status, headers, body)
 
 
-def refused_turn(decision: Decision, style: Style, caller: TurnCaller) -> str:
-    """Return the event that refuses one turn of a session."""
+def refused_turn(decision: Decision, style: Style, caller: TurnCaller) -> TurnRefusal:
+    """Return how one turn of a session is refused."""
     reading = view_of(decision)
     wait = wait_of(reading, decision.retry_after, style.jitter, style.spread)
-    return turn_error(refusal_of(decision, reading, wait, style.links), decision.id, caller)
+    return _of_turn(refusal_of(decision, reading, wait, style.links), decision.id, caller)
 
 
 def degraded_turn(decision: Decision, caller: TurnCaller) -> str:
@@ -114,11 +125,18 @@ def degraded_turn(decision: Decision, caller: TurnCaller) -> str:
 
 def own_refused_turn(
     request_id: str, status: int, code: str, message: str, caller: TurnCaller
-) -> str:
-    """Return the event that refuses a turn that no decision stands behind."""
+) -> TurnRefusal:
+    """Return how a turn is refused by what no decision stands behind."""
     kind = "server_error" if status >= 500 else "invalid_request_error"
     refusal = Refusal(status=status, kind=kind, code=code, message=message)
-    return turn_error(refusal, request_id, caller)
+    return _of_turn(refusal, request_id, caller)
+
+
+def _of_turn(refusal: Refusal, request_id: str, caller: TurnCaller) -> TurnRefusal:
+    said = refusal.message.encode("utf-8")
+    if len(said) > LONGEST_REASON:
+        said = said[: LONGEST_REASON - 3].decode("utf-8", "ignore").encode("utf-8") + b"..."
+    return TurnRefusal(turn_error(refusal, request_id, caller), said.decode("utf-8"))
 
 
 def _address(text: str) -> str:
