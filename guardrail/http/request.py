@@ -145,7 +145,7 @@ def head_of_scope(scope: Mapping[str, Any]) -> Head:
         scope.get("raw_path"),
         scope.get("query_string", b""),
         _fields_of(scope["headers"]),
-        client[0] if client else None,
+        client[0] or None if client else None,
         scope.get("http_version", "1.1"),
         tuple(scope.get("subprotocols", ())),
         scope,
@@ -176,10 +176,16 @@ def head_of_environ(environ: Mapping[str, Any]) -> Head:
         raw_path=raw.encode("latin-1", "replace") if isinstance(raw, str) else None,
         query=environ.get("QUERY_STRING", "").encode("latin-1", "replace"),
         headers=tuple(_fields(environ)),
-        peer=environ.get("REMOTE_ADDR") or None,
+        peer=_peer_of(environ),
         http_version=version,
         connection=environ,
     )
+
+
+def _peer_of(environ: Mapping[str, Any]) -> str | None:
+    """Return the peer's address, None of a Unix socket's: waitress calls that one `localhost`."""
+    peer = environ.get("REMOTE_ADDR")
+    return None if peer == "localhost" else peer or None
 
 
 def _fields(environ: Mapping[str, Any]) -> Iterator[Field]:

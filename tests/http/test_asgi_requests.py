@@ -251,3 +251,10 @@ rules:
     guarded.ask()
 
     assert guarded.used("money") == pytest.approx(spent / 1000)
+
+
+@pytest.mark.parametrize("client", [None, ("", 0), ("", "0")], ids=["none", "empty", "granian"])
+def test_the_peer_of_a_unix_socket_has_no_address(client):
+    scope = {"type": "http", "path": "/", "headers": [], "client": client}
+
+    assert head_of_scope(scope).peer is None

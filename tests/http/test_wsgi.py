@@ -10,6 +10,7 @@ from wsgiref.validate import validator
 import pytest
 
 from guardrail.http.flow import TooSlowError
+from guardrail.http.request import head_of_environ
 from guardrail.wsgi.http import read_body
 from tests.http.driving import ASK, chat_stream, completion
 from tests.http.wsgi_driving import JSON, POLICY, SSE, STREAM, Hosted, Response, answering
@@ -268,3 +269,10 @@ def test_our_own_failure_is_a_503(monkeypatch):
     monkeypatch.setattr(hosted.guard, "decide", None)
 
     assert hosted.ask()[0] == 503
+
+
+@pytest.mark.parametrize("address", [{}, {"REMOTE_ADDR": ""}, {"REMOTE_ADDR": "localhost"}])
+def test_the_peer_of_a_unix_socket_has_no_address(address):
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", **address}
+
+    assert head_of_environ(environ).peer is None
