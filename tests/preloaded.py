@@ -14,8 +14,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+# A shell starts it, as no path with a space stands after `#!`; to Python the lines are a text.
 CLIENT = """\
-#!{python} -ISs
+#!/bin/sh
+'''exec' "{python}" -ISs "$0" "$@"
+' '''
 import json, os, socket, sys
 asked = json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
 with socket.socket(socket.AF_UNIX) as server:

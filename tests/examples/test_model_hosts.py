@@ -22,7 +22,7 @@ def vllm(tmp_path_factory):
     """The vLLM example, with a `vllm` that loads its middleware as the real one does."""
     folder = tmp_path_factory.mktemp("vllm")
     command = folder / "vllm"
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m tests.examples.serving_vllm "$@"\n')
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tests.examples.serving_vllm "$@"\n')
     command.chmod(0o755)
     with started(
         EXAMPLES / "vllm" / "serve.sh", folder, place="--port {}", path_first=folder

@@ -46,7 +46,7 @@ class Sentinels:
         both["repl_diskless_sync_delay"] = "0"
         self.password = password
         self.primary = Server(kind, **both)
-        self.replica = Server(kind, replicaof=f"127.0.0.1 {self.primary.port}", **both)
+        self.replica = Server(kind, replicaof=("127.0.0.1", self.primary.port), **both)
         login = f"sentinel auth-pass service {password}" if password else ""
         conf = (
             f"sentinel monitor service 127.0.0.1 {self.primary.port} {count // 2 + 1}\n"

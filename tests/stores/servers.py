@@ -61,7 +61,7 @@ def eventually(holds: Callable[[], Any], seconds: float = 60.0) -> Any:
 
 
 class Server:
-    """One server process; `options` are its settings, by name."""
+    """One server process; `options` are its settings, by name: a tuple has several words."""
 
     def __init__(
         self,
@@ -80,7 +80,8 @@ class Server:
         for name, value in stated.items():
             if value is None or "--sentinel" in arguments:
                 continue
-            self.command += [f"--{name.replace('_', '-')}", *str(value).split(" ")]
+            words = value if isinstance(value, tuple) else (value,)
+            self.command += [f"--{name.replace('_', '-')}", *map(str, words)]
         self.process = self._started()
 
     def _started(self) -> subprocess.Popen[bytes]:
