@@ -43,23 +43,14 @@ PROXY = "litellm.proxy.proxy_server"
 DEFAULTS: Mapping[str, object] = {"dialect": "openai", "stream_usage": True}
 """What settings are without a word of the operator's: LiteLLM tells the use of any stream."""
 
-FALLBACKS = (
-    "fallbacks",
-    "context_window_fallbacks",
-    "content_policy_fallbacks",
-    "router_settings_override",
-    "user_config",
+FALLBACKS = tuple(
+    "fallbacks context_window_fallbacks content_policy_fallbacks router_settings_override "
+    "user_config".split()
 )
 """Members by which a request lets LiteLLM choose another model, or brings models of its own."""
-ADMINISTRATION = (
-    "management_routes",
-    "info_routes",
-    "spend_tracking_routes",
-    "global_spend_tracking_routes",
-    "public_routes",
-    "master_key_only_routes",
-    "self_managed_routes",
-    "ui_routes",
+ADMINISTRATION = tuple(
+    "management_routes info_routes spend_tracking_routes global_spend_tracking_routes "
+    "public_routes master_key_only_routes self_managed_routes ui_routes".split()
 )
 """The lists of LiteLLM's that name what is no call to a model, as far as a version has them."""
 

@@ -14,8 +14,8 @@ import msgspec
 
 from guardrail.http.metering.texts import Unread
 
-WANTED = frozenset(
-    tuple(path.split("."))
+_PATHS = [
+    path.split(".")
     for path in (
         "id model modelVersion type event_type object status background done index usage "
         "usageMetadata usage_metadata svg_usage x_groq meta meta_info metrics error duration "
@@ -28,7 +28,8 @@ WANTED = frozenset(
         "interaction.id interaction.status interaction.usage result.usage result.model "
         "metadata.total_usage"
     ).split()
-)
+]
+WANTED = frozenset(map(tuple, _PATHS))
 """The members that are kept, by the keys that lead to them."""
 LONGEST_KEPT = 16_384
 """How many bytes of one member are kept; a longer one is left out."""
@@ -43,6 +44,12 @@ WHOLE_ENDS = (b"}", b"}\n")
 """How an object ends that may be read at once."""
 
 _PARENTS = frozenset(path[:-1] for path in WANTED)
+# Of an object that is there whole; the commonest come first, as each is looked for in this order.
+_WHOLE = [
+    name
+    for name in dict.fromkeys(path[0] for path in _PATHS)
+    if name not in ("delta", "interaction", "metadata")  # which events alone have
+]
 _LONGEST_KEY = 32
 _BLANK = re.compile(rb"[ \t\r\n]*+")
 _SCALAR = re.compile(rb"[^\s\"{}\[\],:]++")
@@ -57,61 +64,20 @@ Kept = dict[str, object]
 """A document of which only the wanted members are left."""
 
 
-class _Top(
-    msgspec.Struct,
-    rename={"invocation": "amazon-bedrock-invocationMetrics"},
-    omit_defaults=True,
-):
-    """The members that are wanted of an object that is there whole; what else it has is skipped."""
-
-    id: Any = None
-    model: Any = None
-    modelVersion: Any = None  # noqa: N815 - as it is written
-    type: Any = None
-    event_type: Any = None
-    object: Any = None
-    status: Any = None
-    background: Any = None
-    done: Any = None
-    index: Any = None
-    usage: Any = None
-    usageMetadata: Any = None  # noqa: N815 - as it is written
-    usage_metadata: Any = None
-    svg_usage: Any = None
-    x_groq: Any = None
-    meta: Any = None
-    meta_info: Any = None
-    metrics: Any = None
-    error: Any = None
-    duration: Any = None
-    invocation: Any = None
-    prompt_eval_count: Any = None
-    eval_count: Any = None
-    prompt_token_count: Any = None
-    generation_token_count: Any = None
-    tokens_predicted: Any = None
-    tokens_evaluated: Any = None
-    stop: Any = None
-    usage_breakdown: Any = None
-    tool_usage: Any = None
-    inputTextTokenCount: Any = None  # noqa: N815 - as it is written
-    input_token_count: Any = None
-    totalOutputTextTokenCount: Any = None  # noqa: N815 - as it is written
-    num_tokens_prompt_total: Any = None
-    num_tokens_generated: Any = None
-    results: Any = None
-    response: Any = None
-    result: Any = None
-    message: Any = None
-
-
 class _List(msgspec.Struct):
     """How long the list of results is."""
 
     data: Any = None
 
 
-_TOP = msgspec.json.Decoder(_Top)
+_TOP: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
+    msgspec.defstruct(
+        "_Top",
+        [(name.replace("-", "_"), Any, None) for name in _WHOLE],
+        rename=lambda name: name if name in _WHOLE else name.replace("_", "-"),
+        omit_defaults=True,
+    )
+)
 _LIST = msgspec.json.Decoder(_List)
 
 

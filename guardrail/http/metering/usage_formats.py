@@ -38,27 +38,17 @@ Figures = dict[str, int]
 
 _Found = dict[str, int | None]
 _INPUT_DETAILS = ("prompt_tokens_details", "input_tokens_details", "input_token_details")
-_OUTPUT_DETAILS = (
-    "completion_tokens_details",
-    "output_tokens_details",
-    "output_token_details",
+_OUTPUT_DETAILS = tuple(
+    "completion_tokens_details output_tokens_details output_token_details".split()
 )
 _FETCHED = ("connector_tokens", "citation_tokens")
 _READ_BY_COHERE = ("text_tokens", "image_tokens")
 _SOUND = "prompt_audio_seconds"
-_INPUTS = (
-    "prompt_tokens",
-    "input_tokens",
-    "prompt_eval_count",
-    "promptTokens",
-    "tokens_evaluated",
+_INPUTS = tuple(
+    "prompt_tokens input_tokens prompt_eval_count promptTokens tokens_evaluated".split()
 )
-_OUTPUTS = (
-    "completion_tokens",
-    "output_tokens",
-    "eval_count",
-    "completionTokens",
-    "tokens_predicted",
+_OUTPUTS = tuple(
+    "completion_tokens output_tokens eval_count completionTokens tokens_predicted".split()
 )
 _MODALITIES = ("text_tokens", "audio_tokens", "image_tokens")
 _GEMINI = frozenset(

@@ -273,29 +273,15 @@ def _doubled(name: str) -> UnreadableError:
 
 _MOST_BREAKS = 200_000
 _PIECE = 1 << 18
-_WRAPPERS = (
-    "batch",
-    "input_config",
-    "inputConfig",
-    "requests",
-    "inlined_requests",
-    "inlinedRequests",
-    "instances",
+_WRAPPERS = tuple(
+    "batch input_config inputConfig requests inlined_requests inlinedRequests instances".split()
 )
 _BODIES = ("params", "request", "body")
 # A line of a file that is, or begins, a JSON object with a member.
 _OBJECT = re.compile(rb'(?:\A(?:\xef\xbb\xbf)?|[\r\n])[ \t]*+(\{[ \t]*+(?:"[^\r\n]*+|\Z))')
-_FILES = (
-    "input_file_id",
-    "input_files",
-    "file_id",
-    "file_name",
-    "fileName",
-    "src",
-    "gcs_source",
-    "gcsSource",
-    "input_uri",
-    "inputUri",
+_FILES = tuple(
+    "input_file_id input_files file_id file_name fileName src gcs_source gcsSource "
+    "input_uri inputUri".split()
 )
 UNREAD = Shape(Counts(1, None), None, (), "agentic", False, False, (), 0, True, False)
 """A request of a batch that was not read: the most restricted, without a cap."""

@@ -32,50 +32,26 @@ SETTINGS = frozenset(
     "generate_content_request chat_template_kwargs compound_custom".split()
 )
 """Members that hold settings of their own, each read as those beside it are."""
-TOOL_LISTS = (
-    "tools",
-    "functions",
-    "mcp_servers",
-    "mcpServers",
-    "skills",
-    "additional_tools",
-    "functionDeclarations",
-    "function_declarations",
-    "builtin_tools",
-    "server_tools",
+TOOL_LISTS = tuple(
+    "tools functions mcp_servers mcpServers skills additional_tools functionDeclarations "
+    "function_declarations builtin_tools server_tools".split()
 )
 """Members that list the tools of a model."""
 TOOL_MEMBERS = (
     *TOOL_LISTS,
-    "web_search_options",
-    "search_parameters",
-    "enable_search",
-    "plugins",
-    "multi_agent",
+    *"web_search_options search_parameters enable_search plugins multi_agent".split(),
 )
 """Members that hand tools to a model: lists of them, settings of a search, agents it may start."""
 INLINE_TOOL = "definition"
 """What holds a tool in the course of a conversation, in an object of the type `tool_definition`."""
-TOOL_CHOICES = (
-    "tool_choice",
-    "toolChoice",
-    "function_call",
-    "parallel_tool_calls",
-    "max_tool_calls",
-    "toolConfig",
-    "tool_config",
+TOOL_CHOICES = tuple(
+    "tool_choice toolChoice function_call parallel_tool_calls max_tool_calls toolConfig "
+    "tool_config".split()
 )
 """Members that say how tools are to be used, and mean nothing without any."""
-CAPS = (
-    "max_tokens",
-    "max_completion_tokens",
-    "max_output_tokens",
-    "maxOutputTokens",
-    "max_new_tokens",
-    "max_tokens_to_sample",
-    "num_predict",
-    "n_predict",
-    "maxTokens",
+CAPS = tuple(
+    "max_tokens max_completion_tokens max_output_tokens maxOutputTokens max_new_tokens "
+    "max_tokens_to_sample num_predict n_predict maxTokens".split()
 )
 """Members that cap output, over all vendors; hosts disagree on which wins, so the largest does."""
 FLOORS = ("min_tokens", "min_new_tokens", "thinking_token_budget")
@@ -91,41 +67,16 @@ MODELS = ("model", "modelId", "model_name")
 """Members that name the model."""
 ALSO_MODELS = ("engine", "deployment_id", "model_id")
 """Members that name it with some hosts, and something else with others."""
-OTHER_MODELS = (
-    "models",
-    "fallbacks",
-    "fallback_models",
-    "context_window_fallbacks",
-    "content_policy_fallbacks",
-    "preset",
-    "lora",
-    "lora_path",
-    "lora_adapter",
-    "lora_name",
-    "lora_request",
-    "adapter_id",
-    "adapter_name",
-    "routingConfig",
-    "routing_config",
-    "modelSelectionConfig",
-    "model_selection_config",
+OTHER_MODELS = tuple(
+    "models fallbacks fallback_models context_window_fallbacks content_policy_fallbacks "
+    "preset lora lora_path lora_adapter lora_name lora_request adapter_id adapter_name "
+    "routingConfig routing_config modelSelectionConfig model_selection_config".split()
 )
 """Members that name models which may answer instead, or what makes another of the model."""
-STORED = (
-    "previous_response_id",
-    "previous_interaction_id",
-    "conversation",
-    "conversation_id",
-    "cachedContent",
-    "cached_content",
-    "assistant_id",
-    "thread_id",
-    "agent",
-    "agent_id",
-    "prompt_id",
-    "promptVariables",
-    "workflow",
-    "thread",
+STORED = tuple(
+    "previous_response_id previous_interaction_id conversation conversation_id "
+    "cachedContent cached_content assistant_id thread_id agent agent_id prompt_id "
+    "promptVariables workflow thread".split()
 )
 """Members that refer to what the host keeps: input, and tools that are not seen here."""
 
@@ -137,44 +88,18 @@ STORED_ANYWHERE = frozenset(
 STORED_FILES = ("file_id", "input_file_id")
 """Members that refer to a file that the host keeps: input, but no settings."""
 
-REASONING = (
-    "reasoning_effort",
-    "think",
-    "thinking_level",
-    "thinkingLevel",
-    "reasoning",
-    "reasoning_config",
-    "reasoningConfig",
-    "thinking",
-    "thinkingConfig",
-    "thinking_config",
-    "enable_thinking",
-    "thinking_budget",
-    "reasoning_budget",
-    "prompt_mode",
+REASONING = tuple(
+    "reasoning_effort think thinking_level thinkingLevel reasoning reasoning_config "
+    "reasoningConfig thinking thinkingConfig thinking_config enable_thinking "
+    "thinking_budget reasoning_budget prompt_mode".split()
 )
 """Members that may ask for reasoning, and for nothing else."""
 OUTPUT_CONFIG = "output_config"
 """What may hold an effort of reasoning, and other settings."""
 
-DECIDING = frozenset(
-    {
-        *SETTINGS,
-        *TOOL_MEMBERS,
-        *CAPS,
-        *FLOORS,
-        *MULTIPLIERS,
-        *MODELS,
-        *ALSO_MODELS,
-        *OTHER_MODELS,
-        *STORED,
-        *STORED_FILES,
-        *REASONING,
-        OUTPUT_CONFIG,
-        INLINE_TOOL,
-        "container",
-    }
-)
+DECIDING = SETTINGS.union(
+    TOOL_MEMBERS, CAPS, FLOORS, MULTIPLIERS, MODELS, ALSO_MODELS, OTHER_MODELS
+).union(STORED, STORED_FILES, REASONING, (OUTPUT_CONFIG, INLINE_TOOL, "container"))
 """Members that decide wherever they stand."""
 _SPELLED = DECIDING | frozenset(
     "messages prompt input contents stream requests batch purpose system instructions".split()

@@ -71,12 +71,8 @@ _STREAMING = ("/api/chat", "/api/generate", "/generate_stream")
 _SPEECH = "/v1/audio/speech"
 # These go on with what the host keeps: a thread, an assistant, a session set up before.
 _CONVERSATION = "/v1/conversations/"
-_GOES_ON = (
-    "/v1/threads/",
-    "/v1/realtime/calls",
-    "/v1/realtime/translations/calls",
-    "/agents/",
-    "/flows/",
+_GOES_ON = tuple(
+    "/v1/threads/ /v1/realtime/calls /v1/realtime/translations/calls /agents/ /flows/".split()
 )
 # The addresses of sessions, which name their model in the query.
 _SESSIONS = ("/v1/realtime", "/v1/audio/transcriptions/realtime")

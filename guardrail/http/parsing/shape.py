@@ -39,17 +39,7 @@ from guardrail.http.parsing.values import UnreadableError
 from guardrail.model.spellings import is_alike, stands_for_another
 
 _MOST_DISTINCT = 256
-CONTENT = (
-    "messages",
-    "message",
-    "prompt",
-    "input",
-    "contents",
-    "text",
-    "input_ids",
-    "inputs",
-    "instances",
-)
+CONTENT = tuple("messages message prompt input contents text input_ids inputs instances".split())
 """Members that hold what a model is to read."""
 
 _USUAL = frozenset(
@@ -60,12 +50,8 @@ _USUAL = frozenset(
 """What nearly all chats consist of: none of it hands over tools, or refers to what is stored."""
 SYSTEM_ROLES = ("system", "developer")
 """Who says what a model is told before all else."""
-_TALKS = (
-    "previous_response_id",
-    "previous_interaction_id",
-    "conversation",
-    "conversation_id",
-    "thread",
+_TALKS = tuple(
+    "previous_response_id previous_interaction_id conversation conversation_id thread".split()
 )
 # Whether a response of a Realtime session is a part of that session's own conversation.
 _NO_CONVERSATION = ("auto", "none")

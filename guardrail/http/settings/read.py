@@ -25,44 +25,6 @@ from guardrail.signals import Proxies, Signal
 from guardrail.signals.directory import Directory
 from guardrail.stores import AsyncStore, Store
 
-NAMES = (
-    "blocked_by",
-    "body_timeout",
-    "cors_origins",
-    "credentials",
-    "decision_log",
-    "dialect",
-    "directory",
-    "exempt",
-    "geo",
-    "hash_key_file",
-    "identify",
-    "local_share",
-    "max_body",
-    "max_delay",
-    "max_held",
-    "max_unknown_body",
-    "metrics",
-    "metrics_dir",
-    "namespace",
-    "partition_keys",
-    "policies",
-    "proxies",
-    "ratelimit_fields",
-    "record",
-    "record_share",
-    "reload",
-    "remedies",
-    "reset_spread",
-    "store",
-    "stream_usage",
-    "threads",
-    "unreadable",
-    "vendor_headers",
-)
-"""The settings that a file may hold; arguments have the same names, and more."""
-
-
 _MAY_HOLD_SECRETS = frozenset({"directory", "store"})
 """Settings whose values no message shows: addresses in them may carry passwords."""
 
@@ -347,3 +309,10 @@ class Options(TypedDict, total=False):
     threads: int | None
     unreadable: str | None
     vendor_headers: bool | None
+
+
+_ARGUMENTS_ALONE = frozenset(
+    "classifiers clock config decision_sink environ guard hash_key jitter signals".split()
+)
+NAMES = tuple(name for name in Options.__annotations__ if name not in _ARGUMENTS_ALONE)
+"""The settings that a file may hold; arguments have the same names, and more."""
