@@ -14,6 +14,7 @@ from guardrail.model.facts import (
     WEEKDAYS,
     Fact,
     FactType,
+    is_plain,
     reader_of,
     typed_value,
     value_shown,
@@ -171,6 +172,8 @@ def _following(name: str) -> Derivation:
 
 def _ill_typed(fact: Fact, value: object) -> str:
     shown = value_shown(value)
+    if isinstance(value, str | int | float) and not is_plain(value):
+        return f"fact `{fact.name}` is `{shown}`, no plain value: taken as missing"
     if fact.values and isinstance(value, str):
         return f"fact `{fact.name}` is `{shown}`, none of its values: taken as missing"
     article = "an" if fact.type.value[0] in "aeiou" else "a"

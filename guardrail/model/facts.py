@@ -185,13 +185,21 @@ def reader_of(fact: Fact) -> Callable[[Fact, object], object | None]:
     return _READERS[fact.type]
 
 
+def is_plain(value: object) -> bool:
+    """Tell whether a value is of no class derived from that of a text, a number, a list or such."""
+    return value is None or value.__class__ in (str, bool, int, float, list, tuple, dict)
+
+
 def value_shown(value: object, most: int = 40) -> str:
     """Return a value as JSON writes it, at most so many characters of it and an ellipsis.
 
-    What JSON has no word for is shown as Python writes it.
+    What JSON has no word for is shown as Python writes it; a value of a kind of its own, such as a
+    member of an enum that is a text, with the name of that.
     """
     try:
         text = json.dumps(value, ensure_ascii=False)
+        if not is_plain(value):
+            text = f"{type(value).__name__}({text})"
     except (TypeError, ValueError, RecursionError):
         text = repr(value)
     shown = text if len(text) <= most else text[:most] + "…"

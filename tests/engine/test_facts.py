@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import IntEnum, StrEnum
 from random import Random
 
 import pytest
@@ -133,3 +134,30 @@ def test_a_note_shows_a_value_as_json_has_it(value: object, shown: str) -> None:
     _, notes = FactReader(FACTS, ["geo.country"], "UTC").read({"geo.country": value}, NOW)
 
     assert notes == (f"fact `geo.country` is `{shown}`, not a country: taken as missing",)
+
+
+class Tier(StrEnum):
+    """What a host may have where a text is asked for."""
+
+    EMAIL = "email"
+
+
+class Count(IntEnum):
+    TWO = 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("account.tier", Tier.EMAIL, 'Tier("email")'),
+        ("account.id", Tier.EMAIL, 'Tier("email")'),
+        ("request.tools", Count.TWO, "Count(2)"),
+    ],
+)
+def test_a_note_tells_a_value_of_a_class_of_its_own_from_the_plain_one(
+    name: str, value: object, shown: str
+) -> None:
+    known, notes = FactReader(FACTS, [name], "UTC").read({name: value}, NOW)
+
+    assert known == {}
+    assert notes == (f"fact `{name}` is `{shown}`, no plain value: taken as missing",)
