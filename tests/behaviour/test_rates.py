@@ -127,3 +127,22 @@ def test_an_idle_client_that_waits_as_told_is_served_and_one_that_waits_less_is_
         told += 1
 
     assert told > 20
+
+
+@pytest.mark.parametrize(
+    ("verb", "left"), [("rate: {requests: %s", 0), ("budget: {per: 1d, requests: %s", 990)]
+)
+def test_who_rises_keeps_the_amount_that_a_budget_counted_and_the_time_that_a_rate_did(
+    verb: str, left: int
+) -> None:
+    day = "" if verb.startswith("budget") else "/day"
+    amounts = f"{{by: account.tier, email: 10{day}, verified: 1000{day}}}"
+    guard = guard_of(
+        "guardrail: 1\npolicy: p\nfacts:\n  account.tier: {type: level, values: [email, verified]}\n"
+        f"rules:\n  - {{id: r, when: always, {verb % amounts}, key: account.id}}}}\n"
+    )
+    before = [guard.decide({"account.id": "a", "account.tier": "email"}) for _ in range(11)]
+    rises = [guard.decide({"account.id": "a", "account.tier": "verified"}) for _ in range(1000)]
+
+    assert sum(decision.allowed for decision in before) == 10
+    assert sum(decision.allowed for decision in rises) == left
