@@ -330,18 +330,20 @@ class LocalCounters:
         Who settles may be the collector of garbage, within a call of the same thread.
         """
         late, store = self._late, self._store
-        if not store.lock.acquire(waits):
+        for held in store.takes if waits else store.tries:
+            if not held:
+                return
+            try:
+                while late:
+                    entry = late.popleft()
+                    if isinstance(entry, Admitted):
+                        self._charge(*entry)
+                    else:
+                        for correction in entry.corrections:
+                            store.correct(correction, entry.now)
+            finally:
+                store.lock.release()
             return
-        try:
-            while late:
-                entry = late.popleft()
-                if isinstance(entry, Admitted):
-                    self._charge(*entry)
-                else:
-                    for correction in entry.corrections:
-                        store.correct(correction, entry.now)
-        finally:
-            store.lock.release()
 
     def _charge(
         self,

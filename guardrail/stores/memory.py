@@ -15,6 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import repeat
 from types import ModuleType
 from typing import cast
 
@@ -68,6 +69,10 @@ class MemoryStore:
         if max_keys < 1:
             raise SettingError(f"`max_keys` is {max_keys}: it must be at least 1")
         self.lock = threading.Lock()
+        self.takes = map(self.lock.acquire, repeat(True))
+        """Takes the lock at each step, without a moment between this and what follows the step."""
+        self.tries = map(self.lock.acquire, repeat(False))
+        """Takes the lock at each step if nobody holds it, and tells whether it did."""
         self.late: deque[Callable[[], object]] = deque()
         """What is to be put right, and could not be at once: see `settle`."""
         self._kept_for_fork = False
@@ -91,14 +96,16 @@ class MemoryStore:
         wherever it likes, in a call of the same thread that holds the lock. Whoever takes the lock
         next applies them before all else.
         """
-        if not self.lock.acquire(False):
-            self.late.append(partial(self._correct_all, corrections, now))
+        for held in self.tries:
+            if not held:
+                self.late.append(partial(self._correct_all, corrections, now))
+                return
+            try:
+                self.catch_up()
+                self._correct_all(corrections, now)
+            finally:
+                self.lock.release()
             return
-        try:
-            self.catch_up()
-            self._correct_all(corrections, now)
-        finally:
-            self.lock.release()
 
     def catch_up(self) -> None:
         """Apply what came while the lock was held; whoever calls holds it."""

@@ -138,7 +138,8 @@ def test_who_rises_keeps_the_amount_that_a_budget_counted_and_the_time_that_a_ra
     day = "" if verb.startswith("budget") else "/day"
     amounts = f"{{by: account.tier, email: 10{day}, verified: 1000{day}}}"
     guard = guard_of(
-        "guardrail: 1\npolicy: p\nfacts:\n  account.tier: {type: level, values: [email, verified]}\n"
+        "guardrail: 1\npolicy: p\n"
+        "facts:\n  account.tier: {type: level, values: [email, verified]}\n"
         f"rules:\n  - {{id: r, when: always, {verb % amounts}, key: account.id}}}}\n"
     )
     before = [guard.decide({"account.id": "a", "account.tier": "email"}) for _ in range(11)]

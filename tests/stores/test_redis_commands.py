@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from hiredis import pack_command
 
 from guardrail import AsyncGuard, Guard
 from guardrail.loading import load_text
+from guardrail.stores.redis import RedisStore, protocol, servers
 from tests.cells.redis_stores import HASH_KEY, SERVERS
 from tests.stores.servers import binaries, eventually
 
@@ -105,3 +107,43 @@ def test_a_connection_opened_anew_does_not_ask_for_the_table_of_names_again(kind
     # It was opened anew, and asked whether it is still fit.
     assert tally["INFO"] >= 1
     assert tally["GET"] == 0
+
+
+LINKED = """
+guardrail: 1
+policy: linked
+facts:
+  account.tier: {type: level, values: [email, verified], default: email}
+links:
+  trusted: {account.tier: {at_least: verified}}
+  strong: [payment.fingerprint]
+rules:
+  - {id: actors, when: always, budget: {tokens: 10M, per: 30d, key: actor.id}}
+  - {id: flight, when: always, concurrency: {max: 50, key: account.id}}
+"""
+
+
+def test_no_command_holds_a_number_that_an_interrupt_could_end_the_process_on(monkeypatch):
+    server, sent = SERVERS.empty(next(iter(binaries()))), []
+
+    def watched(command):
+        sent.append(command)
+        return pack_command(command)
+
+    for module in (protocol, servers):
+        monkeypatch.setattr(module, "packed", watched)
+    store = f"{server.uri}?deadline=5s"
+    guard = Guard.from_policies(load_text(LINKED), store=store, **SETTINGS)
+    for account in "abc":
+        known = {"account.id": account, "payment.fingerprint": "card"}
+        guard.settle(guard.decide(known, ESTIMATE), USAGE)
+        guard.renew(guard.decide(known, ESTIMATE))
+    assert isinstance(guard._store, RedisStore)
+    assert guard._store.every()
+    guard.close()
+    assert {"EVAL", "EVALSHA", "GET", "SCAN"} <= {_name(command) for command in sent}
+    assert {type(part) for command in sent for part in command} <= {bytes, str}
+
+
+def _name(command):
+    return command[0].decode() if isinstance(command[0], bytes) else command[0]

@@ -35,6 +35,7 @@ from guardrail.stores.redis.protocol import (
     Command,
     LinkScripts,
     encode,
+    number,
     taken_over,
 )
 from guardrail.stores.steps import Steps
@@ -64,8 +65,8 @@ def linked(
     nodes = [prefix + NODE + name for name in query.nodes]
     notes = [prefix + NOTE + name for name in query.notes]
     keys = [prefix + DUE + query.space, *nodes, *notes]
-    limits = (query.before, query.most, len(nodes), LONGEST_PATH)
-    parts: Command = (len(keys), *keys, prefix, *limits)
+    limits = map(number, (query.before, query.most, len(nodes), LONGEST_PATH))
+    parts: Command = (number(len(keys)), *keys, prefix, *limits)
     reply = yield from ask(Call(slot, parts, scripts.read))
     if reply == []:
         return None
@@ -85,7 +86,7 @@ def every(context: CallContext, slot: int, ask: Ask) -> Steps[Mapping[bytes, byt
     found: dict[bytes, bytes] = {}
     cursor = b"0"
     while True:
-        scan = ("SCAN", cursor, "MATCH", prefix + b"*", "COUNT", _BATCH)
+        scan = ("SCAN", cursor, "MATCH", prefix + b"*", "COUNT", number(_BATCH))
         cursor, names = yield from ask(Call(slot, scan))
         names = [name for name in names if name[len(prefix) :][:1] in (NODE, NOTE)]
         if names:
@@ -153,9 +154,9 @@ class _Writing:
         self._more = (*read, *texts, *changes.days, prefix + COUNTED)
 
     @property
-    def parts(self) -> tuple[Any, ...]:
+    def parts(self) -> Command:
         """The keys and the arguments, but for what is taken over."""
-        return (len(self._places), *self._places, encode(self._argument), *self._more)
+        return (number(len(self._places)), *self._places, encode(self._argument), *self._more)
 
     def taken_over(self, ask: Ask) -> Steps[tuple[bytes, ...]]:
         """Look up counters under their former names; note which are found, and return them."""

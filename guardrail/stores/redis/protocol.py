@@ -45,9 +45,17 @@ SLOTS = 16384
 COUNTED = b"c"
 """What stands before a counter among the links; the scripts know it."""
 
-Command = tuple[bytes | str | int, ...]
+Command = tuple[bytes | str, ...]
+"""What is sent. No whole number stands in it: an interrupt while hiredis writes one down ends the
+process, as it takes for text what did not come about."""
 Commands = Generator[Command, object, None]
 """Plain commands, each of which is sent its reply."""
+
+
+def number(value: int) -> bytes:
+    """Return a whole number as it stands in a command."""
+    return b"%d" % value
+
 
 _ADJUST, _DRAIN, _LEAVE, _RENEW, _UNDRAIN = 1, 2, 3, 4, 5
 encode = msgspec.msgpack.Encoder().encode
@@ -329,7 +337,7 @@ def acquiring(
         # The number of cells stands between.
         at = len(head) + len(charges) + 1 + place
         argument[at] = names.member(cast(str, argument[at]))
-    parts: Command = (len(keys), *names.of(keys), encode(argument), *taken.values())
+    parts: Command = (number(len(keys)), *names.of(keys), encode(argument), *taken.values())
     return Call(slot, parts, script, form)
 
 
@@ -366,7 +374,12 @@ def settling(
         check_whole(*map(abs, numbers))
     if min(numbers) < -TOP or max(numbers) > TOP:
         check_whole(*map(abs, numbers))
-    parts: Command = (len(places), *names.of(places), encode([*argument, *taken]), *taken.values())
+    parts: Command = (
+        number(len(places)),
+        *names.of(places),
+        encode([*argument, *taken]),
+        *taken.values(),
+    )
     return Call(slot, parts, context.settle)
 
 

@@ -237,7 +237,7 @@ class ServerState:
             new = table.text().encode()
             if new == text:
                 break
-            done = yield ("EVAL", _REPLACE, 1, self._meta, text, new)
+            done = yield ("EVAL", _REPLACE, b"1", self._meta, text, new)
             if done == 1:
                 break
         self._table, self._context = table, None

@@ -1,0 +1,56 @@
+"""A signal whose handler raises leaves no lock behind, wherever in a call it comes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+
+INTERRUPTED = """
+import random, signal
+from guardrail.testing import guard_of
+
+guard = guard_of('''
+guardrail: 1
+policy: p
+rules:
+  - {id: hour, when: always, budget: {tokens: 1G, per: 1h, key: account.id}}
+  - {id: flight, when: always, concurrency: {max: 1000000, key: account.id}}
+''')
+lock, left, came = guard._store.lock, 0, 0
+facts, plain, odd = {"account.id": "a"}, {"input_tokens": 5, "output_tokens": 5}, {"tokens": 5.0}
+
+class Interrupt(BaseException):
+    pass
+
+def interrupt(number, frame):
+    raise Interrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+for _ in range(20_000):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 60e-6))
+        while True:
+            guard.settle(guard.decide(facts, plain), plain)
+            guard.settle(guard.decide(facts, plain), odd)
+    except Interrupt:
+        came += 1
+    if lock.locked():
+        left += 1
+        lock.release()
+print(came, left)
+"""
+
+
+def test_an_interrupt_leaves_no_lock_behind() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout.split() == ["20000", "0"]
