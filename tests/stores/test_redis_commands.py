@@ -12,7 +12,8 @@ from hiredis import pack_command
 
 from guardrail import AsyncGuard, Guard
 from guardrail.loading import load_text
-from guardrail.stores.redis import RedisStore, protocol, servers
+from guardrail.stores.redis import protocol, servers
+from guardrail.stores.redis.store import RedisStore
 from tests.cells.redis_stores import HASH_KEY, SERVERS
 from tests.stores.servers import binaries, eventually
 
