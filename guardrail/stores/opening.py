@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
+import ssl
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, cast
@@ -15,7 +17,7 @@ from guardrail.model.amounts import DAY, HOUR, MINUTE, SECOND
 from guardrail.stores import AsyncStore, Store
 from guardrail.stores.memory import MemoryStore
 from guardrail.stores.naming import KEY, KEY_FILE, MAKE_ONE, OVERLAP, SHORTEST_OVERLAP
-from guardrail.stores.redis.address import ENCODED, read_address, without_login
+from guardrail.stores.redis.address import ENCODED, Address, read_address, without_login
 from guardrail.stores.redis.address import SCHEMES as REDIS_SCHEMES
 
 
@@ -84,8 +86,8 @@ def _lmdb(uri: str, parts: SplitResult, hash_keys: Sequence[bytes]) -> Store:
 
 def _redis(uri: str, parts: SplitResult, hash_keys: Sequence[bytes]) -> Store:
     shown = without_login(uri)
-    address = read_address(uri)
     stated = options(shown, parts, REDIS_OPTIONS)
+    address = _with_certificate(read_address(uri), stated, shown)
     if not hash_keys:
         raise SettingError(
             f"`{shown}` needs a hash key, since no identifier may leave this process: set `{KEY}`, "
@@ -117,6 +119,29 @@ def _redis(uri: str, parts: SplitResult, hash_keys: Sequence[bytes]) -> Store:
         # A host that starts while its counters are away does what its rules say for that.
         logging.getLogger("guardrail").warning("the store is not there yet: %s", problem)
     return store
+
+
+def _with_certificate(address: Address, stated: Mapping[str, Any], shown: str) -> Address:
+    """Return an address with the files of this process's own certificate, if any are stated."""
+    certificate, key = stated.get(CERTIFICATE), stated.get(PRIVATE_KEY)
+    if certificate is None and key is None:
+        return address
+    if not address.tls:
+        spoken = " or ".join(f"`{name}://`" for name, (_, tls) in REDIS_SCHEMES.items() if tls)
+        raise SettingError(f"`{shown}` speaks no TLS, where a certificate is shown: write {spoken}")
+    if certificate is None:
+        raise SettingError(f"`{PRIVATE_KEY}` stands alone in `{shown}`: add `{CERTIFICATE}`")
+    try:
+        # A key with a password would be asked for at the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password="")
+    except (OSError, ValueError) as problem:
+        files = " and ".join(f"`{file}`" for file in (certificate, key) if file)
+        raise SettingError(
+            f"{files} cannot be used as a certificate: {problem}; give PEM files that this "
+            f"process may read, with a key that has no password, in `{CERTIFICATE}` and "
+            f"`{PRIVATE_KEY}`"
+        ) from problem
+    return replace(address, certificate=certificate, key=key)
 
 
 _SCHEMES: Mapping[str, Callable[[str, SplitResult, Sequence[bytes]], Store]] = MappingProxyType(
@@ -171,6 +196,13 @@ def host_clock(text: str) -> bool:
     if text not in ("host", "server"):
         raise ValueError("`host` or `server`")
     return text == "host"
+
+
+def file(text: str) -> str:
+    """Return the path of a file."""
+    if not text:
+        raise ValueError("the path of a file")
+    return text
 
 
 def prefix(text: str) -> str:
@@ -228,6 +260,7 @@ LMDB_OPTIONS: Mapping[str, Option] = MappingProxyType(
 )
 
 
+CERTIFICATE, PRIVATE_KEY = "ssl_certfile", "ssl_keyfile"
 REDIS_OPTIONS: Mapping[str, Option] = MappingProxyType(
     {
         "deadline": duration,
@@ -237,6 +270,8 @@ REDIS_OPTIONS: Mapping[str, Option] = MappingProxyType(
         "prefix": prefix,
         "clock": host_clock,
         "evicting": yes,
+        CERTIFICATE: file,
+        PRIVATE_KEY: file,
     }
 )
 LAYOUT = 1

@@ -13,12 +13,22 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
 from redis import connection as blocking
 from redis.asyncio import connection as awaited
 
+from guardrail.errors import SettingError
+from guardrail.stores.opening import awaited as awaited_twin
+from guardrail.stores.opening import open_store
+from guardrail.stores.redis.blocking import BlockingServers
+from guardrail.stores.redis.pipelined import PipelinedServers
 from tests.cells.awaited import Awaited
-from tests.cells.redis_stores import SERVERS, redis_store
+from tests.cells.redis_stores import HASH_KEY, SERVERS, redis_store
 from tests.stores.deciding import decide, failing
 
 HERE = x509.IPAddress(ip_address("127.0.0.1"))
@@ -72,10 +82,13 @@ class Front:
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
 
-    def port(self, certificate, server):
-        """Return a port that leads to a server, by a certificate."""
+    def port(self, certificate, server, asks=None):
+        """Return a port that leads to a server, by a certificate; it `asks` for one of a file's."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
+        if asks is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(asks)
 
         async def meet(reader, writer):
             there, to = await asyncio.open_connection("127.0.0.1", server.port)
@@ -187,3 +200,93 @@ def test_names_are_looked_at_with_every_version_of_the_library(reached, authorit
     with failing("no further"):
         decide(reached(authority.certificate("somewhere")))
     assert asked == [True]
+
+
+@pytest.fixture(params=["sync", "async"])
+def opened(request):
+    """Give what opens a store by its URI."""
+    made = []
+
+    def make(uri):
+        store = open_store(uri, [HASH_KEY])
+        made.append(Awaited(awaited_twin(store)) if request.param == "async" else store)
+        return made[-1]
+
+    yield make
+    for store in made:
+        store.close()
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["in one file", "in two"])
+def test_a_server_that_asks_for_a_certificate_is_shown_it(
+    opened, authority, front, monkeypatch, tmp_path, apart
+):
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    own = authority.certificate("client")
+    there = SERVERS.empty("valkey 9")
+    port = front.port(authority.certificate("here"), there, asks=authority.file)
+    where = f"rediss://127.0.0.1:{port}?deadline=20s"
+    with failing("certificate required|EOF|closed|reset|CERTIFICATE_REQUIRED", unsure=None):
+        decide(opened(where))
+
+    shown = f"&ssl_certfile={own}"
+    if apart:
+        certificate, sign, key = own.read_text().partition("-----BEGIN PRIVATE KEY-----")
+        (tmp_path / "own.pem").write_text(certificate)
+        (tmp_path / "own.key").write_text(sign + key)
+        shown = f"&ssl_certfile={tmp_path / 'own.pem'}&ssl_keyfile={tmp_path / 'own.key'}"
+    assert decide(opened(where + shown)).admitted
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("redis://h?ssl_certfile=here", "speaks no TLS, where a certificate is shown: write `red"),
+        ("unix:///s?ssl_certfile=here", "speaks no TLS, where a certificate is shown: write `red"),
+        ("rediss://h?ssl_keyfile=here", "`ssl_keyfile` stands alone in `rediss://h.*`: add `ssl_c"),
+        (
+            "rediss://h?ssl_certfile=/gone",
+            "`/gone` cannot be used as a certificate: .*No such",
+        ),
+        (
+            "rediss://h?ssl_certfile=locked",
+            "locked` cannot be used as a certificate: .*no pass",
+        ),
+        ("rediss://h?ssl_certfile=", "`ssl_certfile` is `` in .*: it must be the path of a file"),
+    ],
+)
+def test_a_certificate_that_cannot_be_shown_is_told_at_the_start(uri, said, authority, tmp_path):
+    locked = tmp_path / "locked"
+    key = BestAvailableEncryption(b"secret")
+    secret = authority.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, key)
+    certificate = authority.file.read_text().partition("-----BEGIN PRIVATE")[0]
+    locked.write_bytes(certificate.encode() + secret)
+    named = {"=here": f"={authority.file}", "=locked": f"={locked}"}
+    for name, file in named.items():
+        uri = uri.replace(name, file)
+
+    with pytest.raises(SettingError, match=said):
+        open_store(uri, [HASH_KEY])
+
+
+def test_sentinels_are_asked_as_the_primary_is(opened, authority, monkeypatch):
+    asked = []
+
+    def sentinels(places, *, sentinel_kwargs):
+        asked.append(sentinel_kwargs)
+        raise OSError("no further")
+
+    for kind in (BlockingServers, PipelinedServers):
+        monkeypatch.setattr(kind, "library", kind.library._replace(sentinel=sentinels))
+    own = str(authority.certificate("client"))
+    with failing("no further"):
+        decide(opened(f"rediss+sentinel://h:1/main?ssl_certfile={own}"))
+    assert asked
+    assert all(one["ssl"] and one["ssl_check_hostname"] for one in asked)
+    assert {one["ssl_certfile"] for one in asked} == {own}
+
+    asked.clear()
+    with failing("no further"):
+        decide(opened("redis+sentinel://h:1/main"))
+    assert asked
+    assert not any("ssl" in one for one in asked)

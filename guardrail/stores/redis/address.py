@@ -17,6 +17,7 @@ SCHEMES = {
     "unix": ("unix", False),
     "redis+unix": ("unix", False),
     "redis+sentinel": ("sentinel", False),
+    "rediss+sentinel": ("sentinel", True),
     "valkey+sentinel": ("sentinel", False),
     "redis+cluster": ("cluster", False),
     "rediss+cluster": ("cluster", True),
@@ -46,7 +47,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Address:
-    """Which servers a URI means, and how to log in; the password is never shown."""
+    """Which servers a URI means, and how to log in; the password is never shown.
+
+    `certificate` and `key` are files by which servers know this process, where it speaks TLS.
+    """
 
     kind: Kind
     places: tuple[Place, ...]
@@ -55,6 +59,8 @@ class Address:
     password: str | None = None
     database: int = 0
     service: str = ""
+    certificate: str | None = None
+    key: str | None = None
 
     def __repr__(self) -> str:
         return f"<Address {self.kind} {', '.join(map(str, self.places))}>"

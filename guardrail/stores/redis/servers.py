@@ -327,8 +327,7 @@ class Servers(ABC, Generic[C]):
             kind = library.connections.Connection
             if address.tls:
                 kind = library.connections.SSLConnection
-                # Before version 6, redis-py takes a certificate for any name.
-                settings["ssl_check_hostname"] = True
+                settings |= _secured(address)
             connection = kind(host=place.host, port=place.port, socket_keepalive=True, **settings)
         yield connection.connect, ()
         return self.adopt(connection)
@@ -340,6 +339,7 @@ class Servers(ABC, Generic[C]):
             "socket_timeout": timeout,
             "socket_connect_timeout": timeout,
             "retry": library.retry(NoBackoff(), 0),
+            **({"ssl": True, **_secured(self.address)} if self.address.tls else {}),
         }
         places = [(place.host, place.port) for place in self.address.places]
         sentinel = library.sentinel(places, sentinel_kwargs=asked)
@@ -371,6 +371,13 @@ class Servers(ABC, Generic[C]):
         if self.is_sentinel:
             return f"`{self.address.service}` of the sentinels {named}"
         return f"the cluster of {named}" if place is ANY else str(place)
+
+
+def _secured(address: Address) -> dict[str, Any]:
+    """Return how a connection with TLS believes a server, and is believed."""
+    # Before version 6, redis-py takes a certificate for any name.
+    own = {"ssl_certfile": address.certificate, "ssl_keyfile": address.key}
+    return {"ssl_check_hostname": True, **own}
 
 
 def _quiet(taken: Container[str]) -> dict[str, Any]:
