@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -17,11 +18,20 @@ from guardrail.cli.bounding import bound
 from guardrail.cli.checking import check
 from guardrail.cli.diffing import diff
 from guardrail.cli.explaining import explain
-from guardrail.cli.failures import INTERRUPTED, OK, PIPE_CLOSED, USAGE, silence_stdout
+from guardrail.cli.failures import (
+    INTERRUPTED,
+    OK,
+    PIPE_CLOSED,
+    USAGE,
+    no_room,
+    silence_stdout,
+    unwritten,
+)
 from guardrail.cli.linting import lint
 from guardrail.cli.mapping import guess, names
 from guardrail.cli.mapping import show as show_map
 from guardrail.cli.merging import merge
+from guardrail.cli.output import Color, Output
 from guardrail.cli.pages import print_page
 from guardrail.cli.schema import print_schema
 from guardrail.cli.simulating import simulate
@@ -101,11 +111,26 @@ def _command() -> Callable[..., object]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # An encoding that lacks a character must not stop a report.
             stream.reconfigure(errors="backslashreplace")
     given = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        code = _run(given)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        silence_stdout()
+        return PIPE_CLOSED
+    except OSError as error:
+        if not no_room(error):
+            raise
+        return unwritten(Output(Color.AUTO), error)
+    return code
+
+
+def _run(given: Sequence[str]) -> int:
     code: object = OK
     try:
         code = _command()(given, prog_name="guardrail", standalone_mode=False)
@@ -116,9 +141,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Misuse as problem:
         complain(problem, given)
         return USAGE
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        silence_stdout()
-        return PIPE_CLOSED
     return code if isinstance(code, int) else OK
+
+
+def _open_streams() -> None:
+    """Let what is written to a stream that was closed beforehand go nowhere, and no file be it."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # noqa: SIM115
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115

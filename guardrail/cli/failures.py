@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -83,8 +84,28 @@ def _ended(
         output.error("interrupted")
         return INTERRUPTED
     except Exception as error:
+        if isinstance(error, OSError) and no_room(error):
+            return unwritten(output, error)
         _print_our_fault(output, error)
         return OUR_FAULT
+
+
+def no_room(error: OSError) -> bool:
+    """Tell whether a stream of ours takes no more: its disk is full, or failed.
+
+    Whoever opens a file says so of it, by a `DataError` that names it.
+    """
+    return error.filename is None and error.errno in _NO_ROOM
+
+
+_NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO))
+
+
+def unwritten(output: Output, error: OSError) -> int:
+    """Tell that results could not be written, and return the exit code."""
+    silence_stdout()
+    output.error(f"cannot write the results: {(error.strerror or str(error)).lower()}")
+    return USAGE
 
 
 def silence_stdout() -> None:

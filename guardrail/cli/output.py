@@ -113,15 +113,23 @@ class Output:
 
     def warn(self, message: str) -> None:
         """Print a warning to stderr."""
-        self._notes.print(Text.assemble(("warning: ", "yellow"), inert(message)), soft_wrap=True)
+        self._remark(("warning: ", "yellow"), message)
 
     def note(self, message: str) -> None:
         """Print a note to stderr."""
-        self._notes.print(Text.assemble(("note: ", "cyan"), inert(message)), soft_wrap=True)
+        self._remark(("note: ", "cyan"), message)
 
     def error(self, message: str) -> None:
         """Print an error to stderr."""
-        self._notes.print(Text.assemble(("error: ", "red"), inert(message)), soft_wrap=True)
+        self._remark(("error: ", "red"), message)
+
+    def _remark(self, label: tuple[str, str], message: str) -> None:
+        try:
+            self._notes.print(Text.assemble(label, inert(message)), soft_wrap=True)
+        except BrokenPipeError:
+            raise
+        except OSError:
+            pass  # where there is no room for remarks, results and the exit code still tell
 
 
 class Entries(Iterable[Mapping[str, object]]):

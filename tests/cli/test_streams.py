@@ -293,3 +293,57 @@ def test_only_finished_commands_are_there(run):
     ]
     for absent in ("lint", "diff", "bench", "init"):
         assert run(absent).code == 2
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is full")
+@pytest.mark.parametrize(
+    "arguments",
+    [CHECK, ("check", "policies", "--format", "json"), ("rule", "GR203"), ("--help",), ("schema",)],
+    ids=" ".join,
+)
+def test_results_that_a_full_disk_does_not_take_are_no_fault_of_ours(
+    folder, environment, arguments
+):
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [*GUARDRAIL, *arguments],
+            cwd=folder, env=environment, stdout=full, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    assert ended.stderr.splitlines()[-1] == (
+        "error: cannot write the results: no space left on device"
+    )
+    assert ended.returncode == 2
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is full")
+def test_remarks_that_cannot_be_written_change_no_exit_code(folder, environment):
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [*GUARDRAIL, "check", "absent"],
+            cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=full,
+        )  # fmt: skip
+
+    assert ended.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("closed", "arguments", "code"),
+    [
+        (">&-", "check policies", 0),
+        (">&- 2>&-", "check failing", 1),
+        (">&-", "--version", 0),
+        ("2>&-", "check absent", 2),
+        ("<&-", "check policies --traffic -", 1),
+    ],
+)
+def test_streams_that_were_closed_beforehand_change_no_exit_code(
+    folder, environment, closed, arguments, code
+):
+    command = f'exec "{sys.executable}" -m guardrail {arguments} {closed}'
+    ended = subprocess.run(
+        ["sh", "-c", command], cwd=folder, env=environment, capture_output=True, text=True
+    )
+
+    assert ended.returncode == code
+    assert "Traceback" not in ended.stderr
