@@ -149,8 +149,9 @@ LINT_ENTRIES = (
         "pattern in a comparison",
         'rules:\n  - {id: gpt, when: {request.model: "gpt-4*"}, unknown: skip, block: {}}',
         "rules:\n  - {id: gpt, when: {request.model: {prefix: gpt-4}}, unknown: skip, block: {}}",
-        "A value is compared as it stands, so a star matches a star. `prefix` is for what starts "
-        "alike, `in` for a list, `cidr` for networks.",
+        "A value is compared as it stands, so that a star matches a star, and a URL no endpoint, "
+        "which is a path alone. `prefix` is for what starts alike, `in` for a list, `cidr` for "
+        "networks.",
     ),
     Explanation(
         "GR224",

@@ -6,7 +6,7 @@ Each sentence says what to write instead, never the opposite of what was written
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from guardrail.loading.foreign_values import boolean
 from guardrail.loading.nodes import ListNode, MapNode, Node, Scalar
@@ -337,8 +337,31 @@ def value_of(fact: Fact, text: str) -> str | None:
     word = text.lower().replace("-", "_").replace(" ", "_")
     if fact.name == "time.weekday" and word in _DAYS:
         return f"write `time.weekday: {_DAYS[word]}`"
+    if (between := _between(fact, text)) is not None:
+        return f"these are several: write `{{in: [{', '.join(between)}]}}`"
     meant = _VALUE_WORDS.get(fact.name, {}).get(word)
     return None if meant is None else f"did you mean `{meant}`?"
+
+
+def _between(fact: Fact, text: str) -> Sequence[str] | None:
+    """Return the values that a span such as `mon-fri` goes through; a week begins anew."""
+    ends = _SPAN.fullmatch(text)
+    if ends is None or not (fact.type is FactType.LEVEL or fact.name == "time.weekday"):
+        return None
+    known = {value.lower(): at for at, value in enumerate(fact.values)}
+    if fact.name == "time.weekday":
+        known |= {day: known[short] for day, short in _VALUE_WORDS[fact.name].items()}
+    first, last = (known.get(end.lower()) for end in ends.groups())
+    if first is None or last is None:
+        return None
+    if first <= last:
+        return fact.values[first : last + 1]
+    if fact.name == "time.weekday":
+        return (*fact.values[first:], *fact.values[: last + 1])
+    return fact.values[last : first + 1]
+
+
+_SPAN = re.compile(r"(.+?)\s*(?:-|–|\.\.\.?|\sto\s)\s*(.+)")
 
 
 def negated(text: str) -> bool:

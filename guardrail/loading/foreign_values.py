@@ -81,6 +81,18 @@ def span_of_numbers(text: str, fact: str) -> str | None:
     return f"write `any: [{{{fact}: {{gte: {low}}}}}, {{{fact}: {{lte: {high}}}}}]`"
 
 
+def compared(text: str) -> str | None:
+    """Return the advice on a number or a length of time with a sign before it, such as `>0`."""
+    found = _COMPARED.fullmatch(text)
+    return None if found is None else f"write `{{{_SIGNS[found[1]]}: {found[2]}}}`"
+
+
+_COMPARED = re.compile(r"(>=|<=|=>|=<|>|<|≥|≤)\s*(-?\d{1,15}(?:\.\d{1,9})?[smhd]?)")
+_SIGNS: Mapping[str, str] = {
+    ">": "gt", "<": "lt", ">=": "gte", "=>": "gte", "≥": "gte", "<=": "lte", "=<": "lte", "≤": "lte"
+}  # fmt: skip
+
+
 def begin_of_span(text: str) -> str | None:
     """Return where a span begins, such as `0-10`, `7d..30d`, `20+` or `>=20`; None: it is none."""
     found = _FROM.fullmatch(text)

@@ -17,6 +17,7 @@ from guardrail.loading.findings import Scope
 from guardrail.loading.foreign_values import (
     NO_ENVIRONMENT,
     boolean,
+    compared,
     duration,
     environment,
     long_rate,
@@ -383,7 +384,7 @@ def _number(fact: Fact, node: Scalar) -> int | float:
 
 
 def _not_a_number(fact: Fact, node: Scalar) -> NotationError:
-    help = span_of_numbers(node.text, fact.name) or _without_quotes(node)
+    help = compared(node.text) or span_of_numbers(node.text, fact.name) or _without_quotes(node)
     if help is None and (isinstance(node.value, bool) or boolean(node.text)):
         help = "it is a number: a condition asks for one or more by `{gte: 1}`"
     return _not_a(fact, node, help)
@@ -431,6 +432,8 @@ def _address(fact: Fact, node: Scalar) -> object:
 
 
 def _duration(fact: Fact, node: Scalar) -> int:
+    if (help := compared(node.text)) is not None:
+        raise NotationError("is not a duration", help)
     return read_duration(node.value, least=0) // SECOND
 
 

@@ -580,6 +580,36 @@ MISTAKES = {
         ),
         "- id: m",
     ),
+    "an endpoint with its host": Mistake(
+        "GR223", block("{request.endpoint: https://api.example.com/v1/batches?x=1}"), "api.example"
+    ),
+    "an endpoint with its method": Mistake(
+        "GR223", block("{request.endpoint: POST /v1/batches}"), "POST"
+    ),
+    "an endpoint without its slash": Mistake(
+        "GR223", block("{request.endpoint: {not: v1/batches}}"), "v1/batches"
+    ),
+    "an endpoint with a slash behind": Mistake(
+        "GR223", block("{request.endpoint: /v1/batches/}"), "v1/batches"
+    ),
+    "endpoints that start without a slash": Mistake(
+        "GR223", block("{request.endpoint: {prefix: v1/}}"), "v1/"
+    ),
+    "a client's address with its length": Mistake(
+        "GR223", block("{client.network: 192.0.2.7/32}"), "192.0.2.7"
+    ),
+    "a network by one of its addresses": Mistake(
+        "GR223", block("{client.network: 192.0.2.7/24}"), "192.0.2.7"
+    ),
+    "an address of a network of IPv6": Mistake(
+        "GR223", block("{client.network: '2001:db8::1'}"), "2001:db8::1"
+    ),
+    "a network of IPv6 with its zeros": Mistake(
+        "GR223", block("{client.network: '2001:DB8:0::/64'}"), "2001:DB8"
+    ),
+    "a range within one client's network": Mistake(
+        "GR223", block("{client.network: {cidr: ['2001:db8::/96']}}"), "2001:db8"
+    ),
     "a ban of a second": Mistake(
         "GR234",
         rules(
@@ -824,9 +854,12 @@ FINE = {
         .removeprefix(START)
         .replace("tokens-per-day", "m")
     ),
-    "an endpoint's name has stars": block("{request.endpoint: /model/*/converse}"),
+    "an endpoint's name has stars": block(
+        "{request.endpoint: {in: [/model/*/converse, /v1/files/*, other]}}"
+    ),
     "an address of IPv4 and a network of IPv6": block(
-        '{client.network: {in: [192.0.2.7, 192.0.2.8/32, "2001:db8:1:2::/64"]}}'
+        "{client.network: {in: [192.0.2.7, '2001:db8:1:2::/64'], "
+        "cidr: [192.0.2.0/24, '2001:db8:1:2::/64']}}"
     ),
     "only what costs nothing is to be served": rules(
         rule("m", "when: always", f"budget: {{cost_usd: 0, per: day, {OWN}}}")
@@ -899,7 +932,7 @@ FINE = {
     "a browser's name": block(
         '{client.agent: {in: ["Mozilla/5.0 (X11; Linux x86_64) (KHTML, like Gecko)", other]}}'
     ),
-    "an endpoint with a query": block('{request.endpoint: "/v1/models?limit=5"}'),
+    "an agent with a question in it": block('{client.agent: "agent?limit=5"}'),
     "an apostrophe": rules(
         rule("m", "when: {account.id: a1}", SKIP, "block: {message: You don\u2019t have access.}")
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
-from ipaddress import ip_network
+from ipaddress import ip_interface
 
 from guardrail.loading.lint.written import TESTING, Tested, Written, lists_in, scalars_in
 from guardrail.loading.lists import list_name
@@ -44,7 +44,8 @@ def lint_texts(written: Written) -> None:
     for tested in written.tested():
         _unseen(written, tested)
         _pattern(written, tested)
-        _several_addresses(written, tested)
+        _network(written, tested)
+        _endpoint(written, tested)
         if tested.in_list:
             _comma(written, tested)
 
@@ -133,9 +134,9 @@ def _pattern(written: Written, tested: Tested) -> None:
     text = tested.node.text
     if tested.fact.type not in (FactType.STRING, FactType.LIST) or list_name(tested.node):
         return
-    # An endpoint's name has a star in the place of what differs: `/model/*/converse`.
+    # An endpoint's name has a star for a part that differs: `/model/*/converse`, `/v1/files/*`.
     named = tested.fact.name == "request.endpoint" and tested.operator != "prefix"
-    star = "*" in (text.replace("/*/", "//") if named else text) or text.endswith("?")
+    star = "*" in (re.sub(r"/\*(?=/|$)", "/", text) if named else text) or text.endswith("?")
     if tested.operator not in ("in", "not_in", "prefix"):
         return
     if (meant := _expression(tested)) is not None:
@@ -180,22 +181,62 @@ def _expression(tested: Tested) -> str | None:
 _SIGNED = re.compile(r"(!=?|==?|=~|<>|~)\s*([\w.:/-]+)")
 
 
-def _several_addresses(written: Written, tested: Tested) -> None:
-    """Report a network of many customers where the network of one is compared as it stands."""
-    if tested.fact.name != "client.network" or tested.operator not in ("in", "not_in"):
+def _network(written: Written, tested: Tested) -> None:
+    """Report a network that is not written as that of one client, where it is to be equal."""
+    if tested.fact.name != "client.network" or tested.operator not in ("in", "not_in", "cidr"):
         return
+    text = tested.node.text
     try:
-        network = ip_network(tested.node.text)
+        network = ip_interface(text).network
     except ValueError:
         return
-    if network.prefixlen == (32 if network.version == 4 else 64):
-        return
-    message = f"{quoted(tested.node.text)} is compared as it stands, and no client has all of it"
+    length = 32 if network.version == 4 else 64
+    is_part = network.prefixlen > length
+    own = network.supernet(new_prefix=length) if is_part else network
+    meant = str(own.network_address) if length == 32 else str(own)
+    message = f"{quoted(text)} is compared as it stands, and no client has all of it"
     label = "`client.network` is an address of IPv4, or a /64 of IPv6"
-    help = f"write `client.network: {{cidr: [{tested.node.text}]}}`"
-    if tested.operator == "not_in":
-        help = f"write `not: {{client.network: {{cidr: [{tested.node.text}]}}}}`"
+    help = f"write {quoted(meant)}"
+    if tested.operator == "cidr":
+        if not is_part:
+            return
+        message = f"{quoted(text)} is a part of what a client has, and holds none of them"
+    elif own.prefixlen < length:
+        help = f"write `client.network: {{cidr: [{own}]}}`"
+        if tested.operator == "not_in":
+            help = f"write `not: {{client.network: {{cidr: [{own}]}}}}`"
+    elif text == meant:
+        return
+    elif not is_part:
+        message = f"{quoted(text)} is compared as it stands, and no client's is written so"
     written.scope.findings.report("GR223", tested.node, message, label=label, help=help)
+
+
+def _endpoint(written: Written, tested: Tested) -> None:
+    """Report a path that is written as no endpoint is: with a host, a method or a query."""
+    if tested.fact.name != "request.endpoint" or tested.operator not in ("in", "not_in", "prefix"):
+        return
+    text = tested.node.text
+    found = _ADDRESS.fullmatch(text)
+    if found is None or list_name(tested.node):
+        return
+    path = "/" + found[1].lstrip("/")
+    if tested.operator != "prefix":
+        path = path.rstrip("/")
+    if path in ("", text):
+        return
+    message = f"{quoted(text)} is compared as it stands, and no endpoint is written so"
+    label = "a path, with neither host nor method nor query"
+    help = f"write {quoted(path)}"
+    written.scope.findings.report("GR223", tested.node, message, label=label, help=help)
+
+
+_ADDRESS = re.compile(
+    r"(?:(?:GET|POST|PUT|PATCH|DELETE|HEAD|OPTIONS)\s+)?(?:https?://[^/\s]+)?"
+    r"([^\s?#:]*/[^\s?#]*)(?:[?#]\S+)?",
+    re.IGNORECASE,
+)
+"""A path, and what may stand around it elsewhere."""
 
 
 def _comma(written: Written, tested: Tested) -> None:
