@@ -54,3 +54,51 @@ def test_an_interrupt_leaves_no_lock_behind() -> None:
         timeout=120,
     )
     assert done.stdout.split() == ["20000", "0"]
+
+
+IN_A_FILE = """
+import random, signal, sys
+from guardrail import Guard
+from guardrail.loading import load_text
+from guardrail.stores.lmdb import LmdbStore
+
+policies = load_text('''
+guardrail: 1
+policy: p
+rules:
+  - {id: hour, when: always, budget: {tokens: 1G, per: 1h, key: account.id}}
+''')
+store = LmdbStore(sys.argv[1], deadline=20_000_000)
+guard = Guard.from_policies(policies, store=store, environ={})
+facts, plain = {"account.id": "a"}, {"input_tokens": 5, "output_tokens": 5}
+modes, came = set(), 0
+
+class Interrupt(BaseException):
+    pass
+
+def interrupt(number, frame):
+    raise Interrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+for _ in range(1_000):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 200e-6))
+        while True:
+            guard.settle(guard.decide(facts, plain), plain)
+    except Interrupt:
+        came += 1
+    modes.add(str(guard.decide(facts, plain).mode))
+print(came, *modes, guard.health.failures)
+"""
+
+
+def test_an_interrupt_leaves_a_file_that_can_be_counted_in(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_FILE, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout.split() == ["1000", "normal", "0"]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from guardrail import Decision, Guard
+from guardrail.stores.links import Changes, Found, Query
 from guardrail.stores.lmdb import LmdbStore
 from guardrail.stores.memory import MemoryStore
 from guardrail.testing import MovableClock
@@ -46,28 +46,29 @@ def stands(guard: Guard) -> dict[str, float]:
     return {f"{each.rule} {each.unit}": each.used for each in seen.limits}
 
 
-@contextmanager
-def within_a_call(guard: Guard) -> Iterator[None]:
-    """Be where the collector of garbage may run: in a call of this thread to the store."""
+def within_a_call(guard: Guard, work: Callable[[], object]) -> None:
+    """Work where the collector of garbage may run: in a call of this thread to the store."""
     store = guard._store
-    if isinstance(store, LmdbStore):
-        with store._begin():
-            yield
-    else:
-        assert isinstance(store, MemoryStore)
+    if isinstance(store, MemoryStore):
         with store.lock:
-            yield
+            work()
+        return
+    assert isinstance(store, LmdbStore)
+
+    def decide(found: Found) -> Changes:
+        work()
+        return Changes({}, {}, {}, (), (), {})
+
+    store.linked(Query(b"elsewhr."), decide, 1)
 
 
-def end(guard: Guard, decision: Decision, how: str, *, nested: bool) -> None:
-    """End a request, within a call to the store or after it."""
-    with within_a_call(guard) if nested else nullcontext():
-        if how == "release":
-            guard.release(decision)
-        elif how == "renew":
-            guard.renew(decision)
-        else:
-            guard.settle(decision, PLAIN if how == "plain" else ODD)
+def end(guard: Guard, decision: Decision, how: str) -> None:
+    if how == "release":
+        guard.release(decision)
+    elif how == "renew":
+        guard.renew(decision)
+    else:
+        guard.settle(decision, PLAIN if how == "plain" else ODD)
 
 
 def unhurt(work: Callable[[], object]) -> None:
@@ -99,7 +100,8 @@ def test_what_ends_within_another_call_is_as_if_it_had_ended_after_it(
         folder.mkdir()
         guard = guarded(rules, None if where == "memory" else LmdbStore(folder))
         decision, other = guard.decide(FACTS, ESTIMATE), guard.decide(FACTS, ESTIMATE)
-        unhurt(partial(end, guard, decision, how, nested=nested))
+        work = partial(end, guard, decision, how)
+        unhurt(partial(within_a_call, guard, work) if nested else work)
         assert decision.errors == ()
         guard.settle(other, PLAIN)
         found.append(stands(guard))
@@ -153,11 +155,10 @@ def test_any_number_of_settlements_may_come_late() -> None:
     decisions = [guard.decide(FACTS, ESTIMATE) for _ in range(900)]
 
     def settled() -> None:
-        with within_a_call(guard):
-            for decision in decisions:
-                guard.settle(decision, PLAIN)
+        for decision in decisions:
+            guard.settle(decision, PLAIN)
 
-    unhurt(settled)
+    unhurt(partial(within_a_call, guard, settled))
     assert stands(guard)["hour tokens"] == 900 * 7
 
 
@@ -168,11 +169,38 @@ def test_a_decision_within_a_call_to_a_file_is_made_at_once_and_is_no_failure(
     decided = []
 
     def nested() -> None:
-        with within_a_call(guard):
-            decided.append(guard.decide(FACTS, ESTIMATE))
+        decided.append(guard.decide(FACTS, ESTIMATE))
 
-    unhurt(nested)
+    unhurt(partial(within_a_call, guard, nested))
     assert str(decided[0].mode) == "local"
     assert (guard.health.failures, guard.health.breaker) == (0, "closed")
     assert str(guard.decide(FACTS, ESTIMATE).mode) == "normal"
+    guard.close()
+
+
+@pytest.mark.parametrize("where", ["locked", "begun", "changed"])
+def test_a_call_to_a_file_that_was_broken_off_keeps_the_next_from_nothing(
+    where: str, tmp_path: Path
+) -> None:
+    store = LmdbStore(tmp_path, deadline=60_000_000)
+    guard = guarded(RULES, store)
+    guard.settle(guard.decide(FACTS, ESTIMATE), PLAIN)
+    left: list[object] = []
+
+    def broken_off() -> None:
+        if where == "locked":
+            store.connection.acquire()
+            return
+        transaction = store._begin()
+        if where == "changed":
+            transaction.lmdb.put(b"left", b"behind", db=transaction.tables.about)
+        left.append(transaction)
+
+    def again() -> None:
+        broken_off()
+        guard.settle(guard.decide(FACTS, ESTIMATE), PLAIN)
+
+    unhurt(again)
+    assert stands(guard)["hour tokens"] == 14
+    assert (guard.health.failures, guard.health.lost, guard.health.queued) == (0, 0, 0)
     guard.close()

@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from itertools import repeat
 from time import monotonic
+from types import FrameType
 from typing import Any, cast
 
 import lmdb
@@ -51,9 +54,7 @@ class Connection:
         """The idents of counters that accounts share."""
         self._files = files
         self._epochs = epochs
-        self._threads = threading.Lock()
-        self._holder = 0
-        """The thread that holds that lock, 0 if none does; another may just have taken it."""
+        self._begin_threads()
         self._environment: Environment | None = None
         self._closed = False
         self._watched = False
@@ -63,6 +64,15 @@ class Connection:
         # When the clock was believed last, by what never jumps, and what it told.
         self._anchor = (monotonic(), options.clock())
         self._ahead: float | None = None
+
+    def _begin_threads(self) -> None:
+        self._threads = threading.Lock()
+        # No interrupt comes between a step of an iterator and what follows it: who holds the lock
+        # is known, whatever becomes of its call.
+        self._tries = map(self._threads.acquire, repeat(False))
+        self._takes = map(self._threads.acquire, repeat(True), repeat(self.options.seconds))
+        self._holder = 0
+        """The thread that holds that lock, 0 if none does."""
 
     def check(self) -> None:
         """Open the environment and close it: what cannot work fails now, not at a request."""
@@ -82,12 +92,19 @@ class Connection:
             NestedCallError: this thread has them.
         """
         thread = threading.get_ident()
-        if not self._threads.acquire(blocking=False):
-            if self._holder == thread:
-                raise NestedCallError("the store was asked from within another call to it")
-            if not self._threads.acquire(timeout=self.options.seconds):
+        for held in self._tries:
+            if held:
+                self._holder = thread
+            break
+        if self._holder != thread:
+            for held in self._takes:
+                if held:
+                    self._holder = thread
+                break
+            if self._holder != thread:
                 raise self._late()
-        self._holder = thread
+        elif not held:
+            self._take_over()
         try:
             if not self._opened().writer.acquire(self.options.seconds):
                 raise self._late()
@@ -102,9 +119,15 @@ class Connection:
             StoreError: others had them for too long, or the store cannot be opened.
         """
         until = monotonic() + self.options.seconds
+        thread = threading.get_ident()
         for pause in pauses():
-            if self._threads.acquire(blocking=False):
-                self._holder = threading.get_ident()
+            for held in self._tries:
+                if held:
+                    self._holder = thread
+                break
+            if self._holder == thread:
+                if not held:
+                    self._take_over()
                 try:
                     if self._opened().writer.attempt():
                         return
@@ -115,6 +138,16 @@ class Connection:
             if monotonic() > until:
                 raise self._late()
             yield pause
+
+    def _take_over(self) -> None:
+        """Go on with the locks that this thread has: its former call was broken off, by a signal.
+
+        Raises:
+            NestedCallError: that call goes on, and this one came within it.
+        """
+        if _is_within_another(sys._getframe(1)):
+            raise NestedCallError("the store was asked from within another call to it")
+        self._drop()
 
     def begin(self, now: int) -> Transaction:
         """Start a transaction, both locks being held; its end releases them."""
@@ -282,8 +315,7 @@ class Connection:
     def after_fork(self, child: bool) -> None:
         """Go on; the environment is opened when it is needed."""
         if child:
-            self._threads = threading.Lock()
-            self._holder = 0
+            self._begin_threads()
             # Still open, if the fork did not announce itself.
             self._drop()
         elif self._held:
@@ -307,6 +339,21 @@ class Connection:
             f"no turn to write within {self.options.seconds * 1000:g} ms: another process, or "
             "another thread, holds the lock"
         )
+
+
+_HERE = os.path.dirname(__file__)
+
+
+def _is_within_another(frame: FrameType | None) -> bool:
+    """Tell whether a call to a store came within another: others' frames stand between the two."""
+    apart = False
+    while frame is not None:
+        ours = os.path.dirname(frame.f_code.co_filename) == _HERE
+        if ours and apart:
+            return True
+        apart = apart or not ours
+        frame = frame.f_back
+    return False
 
 
 def _watch_forks(connection: Connection) -> None:
