@@ -15,7 +15,7 @@ from guardrail.guard import Guard
 from guardrail.model.amounts import SECOND, possible_amounts
 from guardrail.model.effects import Effect, Mode
 from guardrail.model.policy import Expectation, PolicySet, Scenario, ScenarioStep
-from guardrail.model.rules import Rule
+from guardrail.model.rules import Exemption, Rule
 
 WAIT_TOLERANCE = 0.001
 """How far a `retry_after` may be from what a test expects, in seconds."""
@@ -100,29 +100,42 @@ def suite_findings(
             message = f"test `{scenario.name}` expects nothing, so it cannot fail"
             help = "say with `expect` what has to come of its requests"
             found.append(finding("GR403", message, scenario.span, help))
-    exemptions = tuple(one for one in policies.exemptions if one.expires > now)
-    rules = tuple(_without_ended(rule, now) for rule in policies.rules)
-    ended = [f"exemption `{one.id}`" for one in policies.exemptions if one.expires <= now]
-    ended += [f"rule `{rule.id}`" for rule in policies.rules if _has_ended(rule, now)]
-    if not ended:
-        return found
-    without = run_suite(replace(policies, exemptions=exemptions, rules=rules), geo)
-    names = ", ".join(ended)
-    for before, after in zip(suite.results, without.results, strict=True):
-        if before.mismatch is None and after.mismatch is not None:
-            message = f"test `{before.scenario.name}` rests on what has ended: {names}"
-            help = "expect what happens without it, or renew it"
-            span = before.scenario.span
-            found.append(finding("GR404", message, span, help))
+    ended: list[Exemption | Rule] = [one for one in policies.exemptions if one.expires <= now]
+    ended += [rule for rule in policies.rules if _has_ended(rule, now)]
+    passed = [one.scenario for one in suite.results if one.mismatch is None]
+    resting = _failing(policies, passed, ended, geo)
+    alone = [(one, _failing(policies, resting, [one], geo)) for one in ended]
+    for scenario in resting:
+        # What none of them alone brings about, all of them do.
+        named = [one for one, failing in alone if scenario in failing] or ended
+        kinds = [("rule" if isinstance(one, Rule) else "exemption", one.id) for one in named]
+        names = ", ".join(f"{kind} `{id}`" for kind, id in kinds)
+        message = f"test `{scenario.name}` rests on what has ended: {names}"
+        help = "expect what happens without it, or renew it"
+        found.append(finding("GR404", message, scenario.span, help))
     return found
+
+
+def _failing(
+    policies: PolicySet,
+    scenarios: Sequence[Scenario],
+    ended: Sequence[Exemption | Rule],
+    geo: str | Path | None,
+) -> list[Scenario]:
+    """Return those of some tests that fail once some exemptions and rules have ended."""
+    if not ended or not scenarios:
+        return []
+    left = replace(
+        policies,
+        exemptions=tuple(one for one in policies.exemptions if one not in ended),
+        rules=tuple(replace(r, mode=Mode.OFF) if r in ended else r for r in policies.rules),
+        scenarios=tuple(scenarios),
+    )
+    return [one.scenario for one in run_suite(left, geo).results if one.mismatch is not None]
 
 
 def _has_ended(rule: Rule, now: int) -> bool:
     return rule.mode is not Mode.OFF and rule.end is not None and rule.end <= now
-
-
-def _without_ended(rule: Rule, now: int) -> Rule:
-    return replace(rule, mode=Mode.OFF) if _has_ended(rule, now) else rule
 
 
 def uncovered(policies: PolicySet, suite: SuiteResult) -> tuple[Point, ...]:

@@ -136,6 +136,19 @@ def test_an_exemption_that_has_ended_and_a_test_that_rests_on_it_are_findings(ru
     assert "`the pilot is served` rests on what has ended: exemption `pilot`" in tested.out
 
 
+def test_a_test_rests_on_that_alone_which_it_needs(run, policy):
+    pilot = EXEMPTION.partition("\n")[2]
+    other = pilot.replace("pilot", "other").replace("account.id: a", "account.id: b")
+    twin = pilot.replace("pilot", "twin")
+    policy(RULES + EXEMPTION + other, RESTING)
+    one = run("test", "p.yaml", "--as-of", "2026-02-02").out
+    policy(RULES + EXEMPTION + other + twin, RESTING)
+    either = run("test", "p.yaml", "--as-of", "2026-02-02").out
+
+    assert "rests on what has ended: exemption `pilot`\n" in one
+    assert "exemption `pilot`, exemption `other`, exemption `twin`" in " ".join(either.split())
+
+
 def test_a_test_that_needs_no_exemption_rests_on_none(run, policy):
     policy(RULES + EXEMPTION, TESTS.replace("account.id: a,", "account.id: b,"))
 
