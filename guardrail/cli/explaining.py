@@ -92,7 +92,11 @@ def _handwritten(policies: PolicySet, question: Question) -> Decision:
     now = time.time() if question.at is None else question.at
     # As at a door: an answer without a cap reserves the longest that its model gives.
     estimate = None if question.tokens is None else {"input_tokens": _tokens(question.tokens)}
-    used = dict(_used(written) for written in question.used)
+    used: dict[str, str] = {}
+    for name, amount in map(_used, question.used):
+        if name in used:
+            raise SettingError(f"`--used {name}` is there twice: give one amount")
+        used[name] = amount
     decision = _fresh_guard(policies, question, MemoryStore()).decide(facts, estimate, now=now)
     if not used:
         return decision
@@ -133,7 +137,7 @@ def _facts(written: str) -> Mapping[str, object]:
 
 def _tokens(written: str) -> int:
     try:
-        return read_amount(written, money=False)
+        return read_amount(written, money=False, used=True)
     except NotationError as error:
         raise SettingError(f"`--tokens {written}` {error.message}: {error.help}") from None
 

@@ -289,7 +289,7 @@ def _tiers(written: str) -> tuple[str, ...]:
 
 def _tokens(written: str) -> int:
     try:
-        tokens = read_amount(written, money=False)
+        tokens = read_amount(written, money=False, used=True)
     except NotationError as error:
         raise SettingError(f"`{shortened(written)}` {error.message}: {error.help}") from None
     if tokens < 1_000:

@@ -71,12 +71,24 @@ class NotationError(Exception):
         self.code = code
 
 
-def read_amount(written: object, *, money: bool) -> int:
+def read_amount(written: object, *, money: bool, used: bool = False) -> int:
     """Return an amount as a whole number of units, or of micro-USD for money.
+
+    `used` says that it is what something takes, and no limit: none is `unlimited`.
 
     Raises:
         NotationError: it is not an amount, not whole, or past 2**53 - 1.
     """
+    try:
+        return _read_amount(written, money=money)
+    except NotationError as error:
+        if used and error.help is not None and "`unlimited`" in error.help:
+            help = "write `50k`, `1.5M`, `2G` or a whole number"
+            raise NotationError(error.message, help, code=error.code) from None
+        raise
+
+
+def _read_amount(written: object, *, money: bool) -> int:
     help = "write `50k`, `1.5M`, `2G`, a whole number or `unlimited`"
     if isinstance(written, str) and environment(written):
         raise NotationError("is not filled in from anywhere", NO_ENVIRONMENT)

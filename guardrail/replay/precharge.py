@@ -134,6 +134,6 @@ def _tests(condition: ConditionStory) -> Iterator[tuple[str, bool | None]]:
 
 def _amount(name: str, written: str, *, money: bool) -> int:
     try:
-        return read_amount(written, money=money)
+        return read_amount(written, money=money, used=True)
     except NotationError as error:
         raise SettingError(f"`{name}={written}` {error.message}: {error.help}") from None

@@ -80,6 +80,18 @@ def test_a_counter_that_stands_to_the_request_is_filled(run, folder):
     [
         (("--request", "{account.id: a1}"), 'write `--request \'{"account.id": "a1"'),
         (("--request", "{}", "--tokens", "ten"), "`--tokens ten` is not an amount: write `50k`"),
+        (
+            ("--request", "{}", "--tokens", "unlimited"),
+            "`--tokens unlimited` is not an amount: write `50k`, `1.5M`, `2G` or a whole number",
+        ),
+        (
+            ("--request", '{"account.id": "a1", "account.tier": "free"}', "--used", "month=-1"),
+            "`month=-1` is not an amount: write `50k`, `1.5M`, `2G` or a whole number",
+        ),
+        (
+            ("--request", "{}", "--used", "month=5", "--used", "month=6"),
+            "`--used month` is there twice: give one amount",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_told_with_what_to_write(run, folder, options, told):
