@@ -118,7 +118,9 @@ class SharedCounts(Counts):
         with self._lock:
             self._begin()
             for series, figure in figures.items():
-                self._raise(series, figure - self._counts.get(series, 0))
+                before = self._counts.get(series)
+                if figure != before:
+                    self._raise(series, figure - (before or 0))
 
     def totals(self) -> dict[str, int]:
         """Return every series and its count over all processes, ended ones included."""

@@ -155,7 +155,6 @@ class AsyncEnforcer(Flows, AsyncSteps):
             Compute: self._compute,
             Delay: sleep,
         }
-        self._callers = configured.callers
         self.in_force = InForce(configured.async_guard, configured.reloading)
         self.closed = False
         self._looking: asyncio.Task[None] | None = None
@@ -174,7 +173,7 @@ class AsyncEnforcer(Flows, AsyncSteps):
 
     def metrics(self) -> str:
         """Return what was counted in this process, in the text format of Prometheus."""
-        return self.recorder.metrics(self.guard.health, self.in_force.reloads, self._callers.health)
+        return self.recorder.metrics(*self.figures(self.guard))
 
     def renew_if_due(self, reservation: Reservation) -> None:
         """Renew in a task the places of what is being served, if that is due now."""
@@ -187,14 +186,14 @@ class AsyncEnforcer(Flows, AsyncSteps):
         seconds goes on, and nobody waits for it any more.
         """
         if self.in_force.due(self.clock()):
-            self._looking = self.start(asyncio.to_thread(self.in_force.look))
+            self._looking = self.start(asyncio.to_thread(self._reloaded, self.in_force.look))
         looking = self._looking
         if looking is not None and not looking.done():
             await asyncio.wait((looking,), timeout=LONGEST_LOOK)
 
     async def reload(self) -> Reloads | None:
         """Load the policies anew, and tell how it went; None where the guard is the host's own."""
-        await asyncio.to_thread(self.in_force.load)
+        await asyncio.to_thread(self._reloaded, self.in_force.load)
         return self.in_force.reloads
 
     def open(self) -> None:
@@ -210,6 +209,7 @@ class AsyncEnforcer(Flows, AsyncSteps):
         guard = self.in_force.taken()
         if guard is not None and self.configured.guard is None:
             await guard.close()
+        self._take_figures(guard)
         self.configured.close()
 
     async def _refresh(self) -> AsyncGuard:
@@ -255,7 +255,6 @@ class SyncEnforcer(Flows):
             Settle: self._settle,
             Renew: self._renew,
         }
-        self._callers = configured.callers
         self.in_force = InForce(configured.sync_guard, configured.reloading)
         self._leases = PerProcess(LeaseThread)
         self.closed = False
@@ -308,11 +307,11 @@ class SyncEnforcer(Flows):
 
     def metrics(self) -> str:
         """Return what was counted in this process, in the text format of Prometheus."""
-        return self.recorder.metrics(self.guard.health, self.in_force.reloads, self._callers.health)
+        return self.recorder.metrics(*self.figures(self.guard))
 
     def reload(self) -> Reloads | None:
         """Load the policies anew, and tell how it went; None where the guard is the host's own."""
-        self.in_force.load()
+        self._reloaded(self.in_force.load)
         return self.in_force.reloads
 
     def check(self) -> None:
@@ -335,11 +334,12 @@ class SyncEnforcer(Flows):
         guard = self.in_force.taken()
         if guard is not None and self.configured.guard is None:
             guard.close()
+        self._take_figures(guard)
         self.configured.close()
 
     def _refresh(self) -> Guard:
         if self.in_force.looks and self.in_force.due(self.clock()):
-            self.in_force.look()
+            self._reloaded(self.in_force.look)
         return self.in_force.get()
 
     def _compute(self, work: Callable[[], object], known: bool) -> object:

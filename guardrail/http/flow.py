@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 from guardrail.engine import Decision
 from guardrail.errors import GuardrailError
 from guardrail.guard import AsyncGuard, Guard
+from guardrail.guard.supervisor import Health
 from guardrail.http.delays import DelaySlots, caller_of
 from guardrail.http.dialects import Dialect
 from guardrail.http.identity import Caller
@@ -32,11 +33,12 @@ from guardrail.http.request import NOTHING, Delay, Forward, Request
 from guardrail.http.response import BackgroundWork, ResponseTracker, Settlement
 from guardrail.http.responses import Addressee, Answer, Style, refuse
 from guardrail.http.settings.build import Configured
-from guardrail.http.settings.reload import InForce
+from guardrail.http.settings.reload import InForce, Reloads
 from guardrail.model.effects import Effect
 from guardrail.model.policy import PolicySet
 from guardrail.model.spellings import Spellings
 from guardrail.signals import Signal
+from guardrail.signals.directory import SourceHealth
 
 LOG = logging.getLogger("guardrail")
 
@@ -407,6 +409,20 @@ class Flows:
         self.background = BackgroundWork()
         self._delayed = DelaySlots(self.settings.max_held)
         self._known: _Known | None = None
+
+    def figures(self, guard: AnyGuard) -> tuple[Health, Reloads | None, SourceHealth]:
+        """Return how stand what a guard asks, the policies, and who knows the callers."""
+        return guard.health, self.in_force.reloads, self.configured.callers.health
+
+    def _take_figures(self, guard: AnyGuard | None) -> None:
+        """Have other processes told how it stands, if there is a guard to ask."""
+        if guard is not None:
+            self.recorder.take_figures(*self.figures(guard))
+
+    def _reloaded(self, reload: Callable[[], None]) -> None:
+        """Reload, or see whether that is due, and have it told how it went."""
+        reload()
+        self._take_figures(self.in_force.made)
 
     @property
     def most_delayed(self) -> int | None:

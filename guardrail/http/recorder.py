@@ -142,12 +142,19 @@ class DecisionRecorder:
         if self._traffic is not None:
             self._traffic.close()
 
+    def take_figures(
+        self, health: Health, reloads: Reloads | None, identities: SourceHealth | None = None
+    ) -> None:
+        """Take how what is asked stands now: other processes tell it as it was taken last."""
+        lost = self._unlogged + getattr(self._sink, "lost", 0)
+        self._counts.put(dict(_figures(health, reloads, identities or SourceHealth(), lost)))
+
     def metrics(
         self, health: Health, reloads: Reloads | None, identities: SourceHealth | None = None
     ) -> str:
         """Return the counts in the text format of Prometheus, with the health of what is asked."""
-        lines = self._lines(health, reloads, identities or SourceHealth())
-        return "".join(f"{line}\n" for line in lines)
+        self.take_figures(health, reloads, identities)
+        return "".join(f"{line}\n" for line in self._lines())
 
     def _is_news(self, line: str) -> bool:
         if line in self._said or len(self._said) >= MOST_LINES:
@@ -244,11 +251,7 @@ class DecisionRecorder:
                 told[name] = self._names.of(str(value)) if opaque else value
         return told
 
-    def _lines(
-        self, health: Health, reloads: Reloads | None, identities: SourceHealth
-    ) -> Iterator[str]:
-        lost = self._unlogged + getattr(self._sink, "lost", 0)
-        self._counts.put(dict(_figures(health, reloads, identities, lost)))
+    def _lines(self) -> Iterator[str]:
         kind = ""
         for series, count in sorted({FAILURES: 0, **self._counts.totals()}.items()):
             name = series.partition("{")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from guardrail.errors import SettingError
 from guardrail.http import counts
 from guardrail.http.counts import Counts, SharedCounts
 from guardrail.http.settings.build import configure
+from guardrail.wsgi import GuardrailMiddleware as WsgiMiddleware
 from tests.http.documented import DOCUMENT
 from tests.http.driving import JSON, Guarded, Host, ask, completion
 from tests.stores.servers import eventually, free_port
@@ -259,3 +261,31 @@ def test_whichever_worker_is_scraped_the_counts_are_those_of_all(tmp_path, serve
 
     assert found == [found[0]] * 12
     assert answered <= found[0] <= answered + seen.count(LOST)
+
+
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+def test_how_reloads_went_is_told_by_whichever_worker_is_scraped(kind, tmp_path):
+    policies = tmp_path / "p.yaml"
+    policies.write_text(POLICY)
+    door = {"asgi": GuardrailMiddleware, "wsgi": WsgiMiddleware}[kind]
+    settings = {"policies": policies, "metrics_dir": tmp_path / "counts", "store": "memory://"}
+    worker, scraped = (door(Host(), environ={}, **settings) for _ in range(2))
+    worker.door.guard.warnings(now=0.0)
+
+    def done(outcome):
+        return asyncio.run(outcome) if kind == "asgi" else outcome
+
+    def told():
+        figures = dict(line.rsplit(" ", 1) for line in scraped.metrics().splitlines())
+        names = ('reloads_total{result="loaded"}', 'reloads_total{result="failed"}', "stale")
+        return [int(figures[f"guardrail_policy_{name}"]) for name in names]
+
+    policies.write_text("no policies")
+    done(worker.reload())
+    assert told() == [0, 1, 1]
+    policies.write_text(POLICY)
+    done(worker.reload())
+    assert told() == [1, 1, 0]
+    done(worker.door.close())
+    assert told() == [1, 1, 0]
+    done(scraped.door.close())
