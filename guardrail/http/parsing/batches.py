@@ -17,8 +17,8 @@ from urllib.parse import unquote_to_bytes
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from guardrail.http.parsing.caps import CapRules, Counts, caps_of
-from guardrail.http.parsing.endpoints import endpoint_of
+from guardrail.http.parsing.caps import Counts, caps_of
+from guardrail.http.parsing.endpoints import CapRules, endpoint_of
 from guardrail.http.parsing.folding import Work
 from guardrail.http.parsing.json_body import read_document
 from guardrail.http.parsing.shape import Shape, merged, shape_of

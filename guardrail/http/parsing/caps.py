@@ -9,43 +9,13 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from guardrail.http.dialects import Dialect, UsageFormat
-from guardrail.http.parsing.endpoints import Endpoint, Kind
+from guardrail.http.parsing.endpoints import CapRules, Endpoint, Kind
 from guardrail.http.parsing.members import CAPS, FLOORS, MULTIPLIERS, Members, members_in
 from guardrail.http.parsing.values import UnreadableError, shown
 from guardrail.model.cells import TOP
 
 _BATCH = Kind.BATCH
 _GENERATE = Kind.GENERATE
-
-
-class CapRules(NamedTuple):
-    """The members that cap, written `within.name`; a missing cap is set as the first of them.
-
-    `zero` tells that a cap of 0 is one; some hosts take it for none.
-    """
-
-    names: tuple[str, ...] = ()
-    zero: bool = False
-
-    def hold(self, document: Mapping[str, object]) -> bool:
-        """Whether a body's output is capped; of several settings in a list, each has to be."""
-        for dotted in self.names:
-            if "." not in dotted:
-                if dotted in document and self._caps(document[dotted]):
-                    return True
-                continue
-            within, _, name = dotted.rpartition(".")
-            settings = document.get(within)
-            every = settings if isinstance(settings, list) else [settings]
-            if every and all(isinstance(one, dict) and self._caps(one.get(name)) for one in every):
-                return True
-        return False
-
-    def _caps(self, value: object) -> bool:
-        if value.__class__ is not int:
-            return value is not None
-        return value > 0 or (value == 0 and self.zero)
-
 
 NO_CAPS = CapRules()
 """Where no member is known to cap."""
@@ -65,24 +35,6 @@ _BY_USAGE: Mapping[UsageFormat, CapRules] = {
         )
     ),
 }
-_BY_NAME: Mapping[str, CapRules] = {
-    "/v1/complete": CapRules(("max_tokens_to_sample",)),
-    "/v1/ocr": NO_CAPS,
-    "/generate": CapRules(("sampling_params.max_new_tokens",)),
-    "/generate_stream": CapRules(("parameters.max_new_tokens",)),
-    "/completion": CapRules(("n_predict",), zero=True),
-    "/infill": CapRules(("n_predict",), zero=True),
-    "/v2/models/*/generate": CapRules(("max_tokens", "parameters.max_tokens")),
-    "/v2/models/*/generate_stream": CapRules(("max_tokens", "parameters.max_tokens")),
-    "/vertex_generate": CapRules(("parameters.max_new_tokens",)),
-    "/inference/v1/generate": CapRules(("sampling_params.max_tokens",)),
-    "/v2/chat": CapRules(("max_tokens",)),
-    "/v1/interactions": CapRules(("generation_config.max_output_tokens",)),
-    "/model/*/converse": CapRules(("inferenceConfig.maxTokens",)),
-    "/model/*/converse-stream": CapRules(("inferenceConfig.maxTokens",)),
-    "/api/chat": CapRules(("options.num_predict",)),
-    "/api/generate": CapRules(("options.num_predict",)),
-}
 _OF_BATCHES: Mapping[Dialect, CapRules] = {
     Dialect.ANTHROPIC: _BY_USAGE[UsageFormat.ANTHROPIC],
     Dialect.GEMINI: _BY_USAGE[UsageFormat.GEMINI],
@@ -95,7 +47,7 @@ def caps_of(endpoint: Endpoint) -> CapRules:
         return caps_of_batches(endpoint)
     if endpoint.kind is not _GENERATE:
         return NO_CAPS
-    return _BY_NAME.get(endpoint.name) or _BY_USAGE.get(endpoint.usage, NO_CAPS)
+    return caps_by_usage(endpoint.usage) if endpoint.caps is None else endpoint.caps
 
 
 def caps_of_batches(endpoint: Endpoint) -> CapRules:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import NamedTuple
 
 from guardrail.http.dialects import Dialect, UsageFormat
 from guardrail.model.spellings import stands_for_another
@@ -38,6 +39,35 @@ class Kind(Enum):
     UNKNOWN = "unknown"
 
 
+class CapRules(NamedTuple):
+    """The members that cap, written `within.name`; a missing cap is set as the first of them.
+
+    `zero` tells that a cap of 0 is one; some hosts take it for none.
+    """
+
+    names: tuple[str, ...] = ()
+    zero: bool = False
+
+    def hold(self, document: Mapping[str, object]) -> bool:
+        """Whether a body's output is capped; of several settings in a list, each has to be."""
+        for dotted in self.names:
+            if "." not in dotted:
+                if dotted in document and self._caps(document[dotted]):
+                    return True
+                continue
+            within, _, name = dotted.rpartition(".")
+            settings = document.get(within)
+            every = settings if isinstance(settings, list) else [settings]
+            if every and all(isinstance(one, dict) and self._caps(one.get(name)) for one in every):
+                return True
+        return False
+
+    def _caps(self, value: object) -> bool:
+        if value.__class__ is not int:
+            return value is not None
+        return value > 0 or (value == 0 and self.zero)
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """An endpoint: its name (the fact `request.endpoint`), and what a request to it is.
@@ -48,6 +78,11 @@ class Endpoint:
     path of a known API: it may be anything. `unnamed` marks a path that names a model in a way that
     cannot be told. `perhaps` is a model that the path may name or not: below `models/NAME/` some
     hosts serve that one whatever the body says, and others are only mounted there.
+
+    `caps` are the members that cap output, None where the form of its responses tells which.
+    `streams_by_default` tells that it streams unless it is told not to, `unlabelled` that its host
+    takes whatever it is sent for JSON, `goes_on` that it goes on with what the host keeps: a
+    thread, an assistant, a session set up before.
     """
 
     name: str
@@ -62,24 +97,19 @@ class Endpoint:
     vague: bool = False
     unnamed: bool = False
     perhaps: str | None = None
+    caps: CapRules | None = None
+    streams_by_default: bool = False
+    unlabelled: bool = False
+    goes_on: bool = False
 
 
-_OPENAI_FORMATS = {
-    "chat": UsageFormat.OPENAI_CHAT,
-    "completions": UsageFormat.OPENAI_COMPLETIONS,
-    "responses": UsageFormat.OPENAI_RESPONSES,
-    "embeddings": UsageFormat.OPENAI_EMBEDDINGS,
-    "media": UsageFormat.OPENAI_MEDIA,
-    "anthropic": UsageFormat.ANTHROPIC,
-    "gemini": UsageFormat.GEMINI,
-    "native": UsageFormat.NATIVE,
-    "-": UsageFormat.NONE,
-}
+_FORMATS = {"-": UsageFormat.NONE} | {one.value.split()[-1]: one for one in UsageFormat}
 
 # Name, dialect, kind, usage, capability. `*` stands for one segment; the longest match counts.
 # After these what bodies are, where they are not JSON alone: `form` is a multipart form, `sdp` the
-# description of a session, `any` whatever is sent. `post` marks stored things that are changed by
-# POST.
+# description of a session, `any` whatever is sent. Then `post` marks stored things that are changed
+# by POST, `cap=` names the members that cap output (`zero`: 0 is a cap, too), and the other words
+# say what members of `Endpoint` do: `stream`, `by-default` (it streams), `unlabelled`, `goes-on`.
 _TABLE = """
 /v1/chat/completions                openai    generate chat        chat
 /v1/chat/completions/batch          openai    generate chat        chat
@@ -101,13 +131,13 @@ _TABLE = """
 /v1/conversations/*/items           openai    control  -           other post
 /v1/conversations/*/restart         openai    control  -           other post
 /v1/threads                         openai    control  -           other post
-/v1/threads/runs                    openai    generate chat        agentic
+/v1/threads/runs                    openai    generate chat        agentic goes-on
 /v1/threads/*                       openai    control  -           other post
 /v1/threads/*/messages              openai    control  -           other post
-/v1/threads/*/runs                  openai    generate chat        agentic
+/v1/threads/*/runs                  openai    generate chat        agentic goes-on
 /v1/threads/*/runs/*                openai    control  -           other post
 /v1/threads/*/runs/*/cancel         openai    control  -           other post
-/v1/threads/*/runs/*/submit_tool_outputs openai generate chat      agentic
+/v1/threads/*/runs/*/submit_tool_outputs openai generate chat      agentic goes-on
 /v1/assistants                      openai    control  -           other post
 /v1/assistants/*                    openai    control  -           other post
 /v1/embeddings                      openai    embed    embeddings  embedding
@@ -117,7 +147,7 @@ _TABLE = """
 /v1/chat/moderations                openai    embed    -           other
 /v1/classifications                 openai    embed    embeddings  embedding
 /v1/chat/classifications            openai    embed    embeddings  embedding
-/v1/ocr                             openai    generate chat        chat
+/v1/ocr                             openai    generate chat        chat cap=
 /v1/agents/completions              openai    generate chat        agentic
 /v1/rerank                          openai    embed    embeddings  embedding
 /v1/score                           openai    embed    embeddings  embedding
@@ -146,8 +176,8 @@ _TABLE = """
 /v1/audio/transcriptions            openai    generate media       audio form
 /v1/audio/translations              openai    generate media       audio form
 /v1/realtime                        openai    generate -           audio
-/v1/realtime/calls                  openai    generate -           audio form,sdp
-/v1/realtime/calls/*/accept         openai    generate -           audio
+/v1/realtime/calls                  openai    generate -           audio form,sdp goes-on
+/v1/realtime/calls/*/accept         openai    generate -           audio goes-on
 /v1/realtime/calls/*/hangup         openai    control  -           other post
 /v1/realtime/calls/*/refer          openai    control  -           other post
 /v1/realtime/calls/*/reject         openai    control  -           other post
@@ -155,7 +185,7 @@ _TABLE = """
 /v1/realtime/client_secrets         openai    generate -           audio
 /v1/realtime/transcription_sessions openai    generate -           audio
 /v1/realtime/translations           openai    generate -           audio
-/v1/realtime/translations/calls     openai    generate -           audio form,sdp
+/v1/realtime/translations/calls     openai    generate -           audio form,sdp goes-on
 /v1/realtime/translations/client_secrets openai generate -         audio
 /v1/audio/transcriptions/realtime   openai    generate -           audio
 /v1/batches                         openai    batch    -           batch
@@ -166,7 +196,7 @@ _TABLE = """
 /v1/batch/jobs/*/cancel             openai    control  -           other post
 /v1/batchpredictionjobs             gemini    batch    -           batch
 /v1/batchpredictionjobs/*           gemini    control  -           other
-/v1/interactions                    gemini    generate gemini      chat
+/v1/interactions gemini generate gemini chat cap=generation_config.max_output_tokens
 /v1/interactions/*                  gemini    control  -           other
 /v1/interactions/*/cancel           gemini    control  -           other post
 /v1/files                           openai    upload   -           other form
@@ -231,20 +261,20 @@ _TABLE = """
 /v1/messages/batches/*              anthropic control  -           other
 /v1/messages/batches/*/cancel       anthropic control  -           other post
 /v1/messages/batches/*/results      anthropic control  -           other
-/v1/complete                        anthropic generate anthropic   chat
-/v2/chat                            other     generate chat        chat
+/v1/complete                        anthropic generate anthropic   chat cap=max_tokens_to_sample
+/v2/chat                            other     generate chat        chat cap=max_tokens
 /v2/embed                           other     embed    embeddings  embedding
-/generate                           openai    generate native      chat
-/generate_stream                    openai    generate native      chat
-/vertex_generate                    openai    generate native      chat
-/inference/v1/generate              openai    generate native      chat
+/generate openai generate native chat cap=sampling_params.max_new_tokens
+/generate_stream openai generate native chat cap=parameters.max_new_tokens by-default
+/vertex_generate openai generate native chat cap=parameters.max_new_tokens
+/inference/v1/generate openai generate native chat cap=sampling_params.max_tokens
 /invocations                        openai    generate chat        chat
-/api/chat                           other     generate native      chat
-/api/generate                       other     generate native      chat
-/api/embed                          other     embed    native      embedding
-/api/embeddings                     other     embed    native      embedding
-/completion                         openai    generate native      chat
-/infill                             openai    generate native      code
+/api/chat other generate native chat cap=options.num_predict by-default unlabelled
+/api/generate other generate native chat cap=options.num_predict by-default unlabelled
+/api/embed                          other     embed    native      embedding unlabelled
+/api/embeddings                     other     embed    native      embedding unlabelled
+/completion                         openai    generate native      chat cap=n_predict zero
+/infill                             openai    generate native      code cap=n_predict zero
 /embedding                          openai    embed    embeddings  embedding
 /embed                              openai    embed    embeddings  embedding
 /embed_all                          openai    embed    embeddings  embedding
@@ -257,61 +287,42 @@ _TABLE = """
 /model-invocation-job               other     batch    -           batch
 /model-invocation-job/*             other     control  -           other
 /model-invocation-job/*/stop        other     control  -           other post
-/agents/*/agentaliases/*/sessions/*/text other generate -          agentic
-/flows/*/aliases/*                  other     generate -           agentic
+/agents/*/agentaliases/*/sessions/*/text other generate -          agentic goes-on
+/flows/*/aliases/*                  other     generate -           agentic goes-on
 /retrieveandgenerate                other     generate -           chat
 /retrieveandgeneratestream          other     generate -           chat
 /tokenize                           openai    count    -           other
 /detokenize                         openai    count    -           other
 """
 
-_Method = tuple[Dialect, Kind, UsageFormat, str, bool]
-# Methods of Gemini and of Vertex, after the colon: dialect, kind, usage, capability, streams.
-_METHODS: Mapping[str, _Method] = {
-    "generatecontent": (Dialect.GEMINI, Kind.GENERATE, UsageFormat.GEMINI, "chat", False),
-    "streamgeneratecontent": (Dialect.GEMINI, Kind.GENERATE, UsageFormat.GEMINI, "chat", True),
-    "batchgeneratecontent": (Dialect.GEMINI, Kind.BATCH, UsageFormat.NONE, "batch", False),
-    "counttokens": (Dialect.GEMINI, Kind.COUNT, UsageFormat.NONE, "other", False),
-    "asyncbatchembedcontent": (Dialect.GEMINI, Kind.BATCH, UsageFormat.NONE, "batch", False),
-    "embedcontent": (Dialect.GEMINI, Kind.EMBED, UsageFormat.GEMINI, "embedding", False),
-    "batchembedcontents": (Dialect.GEMINI, Kind.EMBED, UsageFormat.GEMINI, "embedding", False),
-    "cancel": (Dialect.GEMINI, Kind.CONTROL, UsageFormat.NONE, "other", False),
-    "predict": (Dialect.GEMINI, Kind.GENERATE, UsageFormat.OPENAI_MEDIA, "image", False),
-    "predictlongrunning": (Dialect.GEMINI, Kind.GENERATE, UsageFormat.NONE, "image", False),
-    "rawpredict": (Dialect.ANTHROPIC, Kind.GENERATE, UsageFormat.ANTHROPIC, "chat", False),
-    "streamrawpredict": (Dialect.ANTHROPIC, Kind.GENERATE, UsageFormat.ANTHROPIC, "chat", True),
-}
+# Methods of Gemini and of Vertex, after the colon; what Bedrock does with `model/NAME/`, and Triton
+# with `v2/models/NAME/`, or with a version of it.
+_METHOD_TABLE = """
+/v1/models:generatecontent             gemini    generate gemini     chat
+/v1/models:streamgeneratecontent       gemini    generate gemini     chat stream
+/v1/models:batchgeneratecontent        gemini    batch    -          batch
+/v1/models:counttokens                 gemini    count    -          other
+/v1/models:asyncbatchembedcontent      gemini    batch    -          batch
+/v1/models:embedcontent                gemini    embed    gemini     embedding
+/v1/models:batchembedcontents          gemini    embed    gemini     embedding
+/v1/models:cancel                      gemini    control  -          other post
+/v1/models:predict                     gemini    generate media      image
+/v1/models:predictlongrunning          gemini    generate -          image
+/v1/models:rawpredict                  anthropic generate anthropic  chat
+/v1/models:streamrawpredict            anthropic generate anthropic  chat stream
+/model/*/invoke                        other     generate native     chat
+/model/*/invoke-with-response-stream   other     generate native     chat stream
+/model/*/converse other generate chat chat cap=inferenceConfig.maxTokens
+/model/*/converse-stream other generate chat chat stream cap=inferenceConfig.maxTokens
+/model/*/count-tokens                  other     count    -          other
+/model/*/invoke-with-bidirectional-stream other  unknown  -          agentic stream any
+/v2/models/*/generate openai generate native chat cap=max_tokens,parameters.max_tokens
+/v2/models/*/generate_stream openai generate native chat stream cap=max_tokens,parameters.max_tokens
+/v2/models/*/infer                     other     unknown  -          agentic any
+"""
 
-# What Bedrock does with `model/NAME/`.
-_ACTIONS: Mapping[str, _Method] = {
-    "invoke": (Dialect.OTHER, Kind.GENERATE, UsageFormat.NATIVE, "chat", False),
-    "invoke-with-response-stream": (
-        Dialect.OTHER,
-        Kind.GENERATE,
-        UsageFormat.NATIVE,
-        "chat",
-        True,
-    ),
-    "converse": (Dialect.OTHER, Kind.GENERATE, UsageFormat.OPENAI_CHAT, "chat", False),
-    "converse-stream": (Dialect.OTHER, Kind.GENERATE, UsageFormat.OPENAI_CHAT, "chat", True),
-    "count-tokens": (Dialect.OTHER, Kind.COUNT, UsageFormat.NONE, "other", False),
-    "invoke-with-bidirectional-stream": (
-        Dialect.OTHER,
-        Kind.UNKNOWN,
-        UsageFormat.NONE,
-        "agentic",
-        True,
-    ),
-}
-# What Triton does with `v2/models/NAME/`, and with a version of it.
-_INFERENCES: Mapping[str, _Method] = {
-    "generate": (Dialect.OPENAI, Kind.GENERATE, UsageFormat.NATIVE, "chat", False),
-    "generate_stream": (Dialect.OPENAI, Kind.GENERATE, UsageFormat.NATIVE, "chat", True),
-    "infer": (Dialect.OTHER, Kind.UNKNOWN, UsageFormat.NONE, "agentic", False),
-}
-# What models whose names say so make of texts and pictures at Vertex's `predict`.
+# Models whose names say so make vectors of texts and pictures at Vertex's `predict`.
 _EMBEDDING = "embedding"
-_EMBEDS: _Method = (Dialect.GEMINI, Kind.EMBED, UsageFormat.OPENAI_EMBEDDINGS, _EMBEDDING, False)
 _COUNTING = "count-tokens"  # Vertex's: in the place of a model, the tokens of any are counted
 _STORED_PROMPT = ":prompt/"  # Bedrock's: in the place of a model, which what is stored names
 
@@ -335,29 +346,39 @@ def _segments(path: str) -> list[str]:
     return [segment for segment in every if segment not in {"", "."}]
 
 
-def _table() -> Iterator[tuple[tuple[str, ...], Endpoint]]:
-    for line in _TABLE.strip().splitlines():
+def _endpoints(table: str) -> Iterator[Endpoint]:
+    for line in table.strip().splitlines():
         name, dialect, kind, usage, capability, *more = line.split()
-        parts = tuple(_segments(name.removeprefix("/v1/")))
-        taken = next((what for what in more if what != "post"), "json").split(",")
-        yield (
-            parts,
-            Endpoint(
-                name,
-                Dialect(dialect),
-                Kind(kind),
-                _OPENAI_FORMATS[usage],
-                capability,
-                takes=sum((_TAKEN[what] for what in taken), ()),
-                posts="post" in more,
-            ),
+        taken = next((what for what in more if what.split(",")[0] in _TAKEN), "json").split(",")
+        caps = None
+        for what in more:
+            if what.startswith("cap="):
+                names = filter(None, what.removeprefix("cap=").split(","))
+                caps = CapRules(tuple(names), zero="zero" in more)
+        yield Endpoint(
+            name,
+            Dialect(dialect),
+            Kind(kind),
+            _FORMATS[usage],
+            capability,
+            streams="stream" in more,
+            takes=sum((_TAKEN[what] for what in taken), ()),
+            posts="post" in more,
+            caps=caps,
+            streams_by_default="by-default" in more,
+            unlabelled="unlabelled" in more,
+            goes_on="goes-on" in more,
         )
 
 
-ENDPOINTS: Mapping[tuple[str, ...], Endpoint] = dict(_table())
+ENDPOINTS: Mapping[tuple[str, ...], Endpoint] = {
+    tuple(_segments(endpoint.name.removeprefix("/v1/"))): endpoint
+    for endpoint in _endpoints(_TABLE)
+}
 """Endpoints by the last segments of their paths; `*` stands for any one."""
 DOCUMENTED = {endpoint.name: endpoint for endpoint in ENDPOINTS.values()}
 """Endpoints by the paths that their APIs document; `endpoint_of` knows all others, too."""
+_METHODS = {endpoint.name: endpoint for endpoint in _endpoints(_METHOD_TABLE)}
 _DEEPEST = max(map(len, ENDPOINTS))
 _WITH_STARS = {
     length: [parts for parts in ENDPOINTS if len(parts) == length and "*" in parts]
@@ -463,36 +484,29 @@ def _method_of(segments: Sequence[str], lowered: tuple[str, ...]) -> Endpoint | 
     The name is all between the first part and the method, with slashes if it has some.
     """
     last, colon, method = segments[-1].rpartition(":") if segments else ("", "", "")
-    known, collection, shown = _METHODS.get(method.lower()), "models", f"/v1/models:{method}"
-    if not colon:
-        known, collection, shown = _ACTIONS.get(method.lower()), "model", f"/model/*/{method}"
+    shown = f"/v1/models:{method}" if colon else f"/model/*/{method.lower()}"
+    known, collection = _METHODS.get(shown.lower()), "models" if colon else "model"
     at = [place for place, segment in enumerate(lowered[:-1]) if segment == collection]
     if known is None or not (colon or at):
         return None
-    dialect, kind, *_ = known
     name = "/".join((*segments[at[0] + 1 : -1], *([last] if colon else ()))) if at else ""
     if len(at) > 1 or (colon and not last):
         name = ""
     if method.lower() == "predict" and _EMBEDDING in name.lower():
-        known = _EMBEDS
+        usage = UsageFormat.OPENAI_EMBEDDINGS
+        known = replace(known, kind=Kind.EMBED, usage=usage, capability=_EMBEDDING)
     if method.lower() == "rawpredict" and name.lower() == _COUNTING:
-        return Endpoint(
-            f"/v1/models/{_COUNTING}", dialect, Kind.COUNT, UsageFormat.NONE, capability="other"
-        )
-    stored = _STORED_PROMPT in name.lower()
+        counting = f"/v1/models/{_COUNTING}"
+        return Endpoint(counting, known.dialect, Kind.COUNT, UsageFormat.NONE, capability="other")
+    vague = _STORED_PROMPT in name.lower() or known.kind is Kind.UNKNOWN
     if not colon and stands_for_another(name):
         name = ""
-    return _named_by_path(
-        shown if colon else shown.lower(),
-        known,
-        name,
-        vague=stored or kind is Kind.UNKNOWN,
-    )
+    return replace(known, name=shown, model=name or None, vague=vague, unnamed=not name)
 
 
 def _inference_of(segments: Sequence[str], lowered: tuple[str, ...]) -> Endpoint | None:
     """Return the endpoint of `v2/models/NAME/generate` and its like, None for other paths."""
-    known = _INFERENCES.get(lowered[-1]) if lowered else None
+    known = _METHODS.get(f"/v2/models/*/{lowered[-1]}") if lowered else None
     if known is None or lowered.count("models") != 1:
         return None
     at = lowered.index("models")
@@ -502,31 +516,13 @@ def _inference_of(segments: Sequence[str], lowered: tuple[str, ...]) -> Endpoint
     if len(named) > 2 and named[-2].lower() == "versions":
         named = named[:-2]
     name = named[0] if len(named) == 1 else ""
-    return _named_by_path(f"/v2/models/*/{lowered[-1]}", known, name, vague=False)
-
-
-def _named_by_path(shown: str, known: _Method, name: str, *, vague: bool) -> Endpoint:
-    """Return an endpoint whose path names the model, or (an empty name) cannot be told to."""
-    dialect, kind, usage, capability, streams = known
-    return Endpoint(
-        shown,
-        dialect,
-        kind,
-        usage,
-        capability,
-        name or None,
-        streams,
-        takes=() if kind is Kind.UNKNOWN else (JSON,),
-        posts=kind is Kind.CONTROL,
-        vague=vague,
-        unnamed=not name,
-    )
+    return replace(known, model=name or None, unnamed=not name)
 
 
 def _name_of_unknown(lowered: tuple[str, ...]) -> str:
     """Return a path as a name: what has a digit may be an id and shows as `*`, but for `v1`."""
     shown = [
-        "*" if _DIGIT.search(segment) and not re.fullmatch(r"v[0-9]\w{0,8}", segment) else segment
+        "*" if _DIGIT.search(segment) and not _VERSION.fullmatch(segment) else segment
         for segment in lowered
     ]
     return ("/" + "/".join(shown))[:_LONGEST_NAME]

@@ -64,16 +64,8 @@ _PARAMETERS = re.compile(
 )
 # Some frameworks read an encoded one, `charset*=` (RFC 2231), in the place of a plain one.
 _CHARSET = re.compile(r";[ \t]*charset(\*[^=]*)?=\"?([^\";]*)", re.IGNORECASE)
-# Ollama takes whatever it is sent for JSON, and its documents have clients send it as a form.
-_UNLABELLED = frozenset({"/api/chat", "/api/generate", "/api/embed", "/api/embeddings"})
-# These stream unless they are told not to.
-_STREAMING = ("/api/chat", "/api/generate", "/generate_stream")
 _SPEECH = "/v1/audio/speech"
-# These go on with what the host keeps: a thread, an assistant, a session set up before.
 _CONVERSATION = "/v1/conversations/"
-_GOES_ON = tuple(
-    "/v1/threads/ /v1/realtime/calls /v1/realtime/translations/calls /agents/ /flows/".split()
-)
 # The addresses of sessions, which name their model in the query.
 _SESSIONS = ("/v1/realtime", "/v1/audio/transcriptions/realtime")
 _TEXTS = ("prompt", "input", "text")
@@ -196,7 +188,7 @@ def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
         return _of_raw_upload(body, endpoint, limits)
     if content_type != JSON or JSON not in endpoint.takes:
         kind = _media_type(content_type, endpoint)
-    if kind in _FORMS and endpoint.name not in _UNLABELLED:
+    if kind in _FORMS and not endpoint.unlabelled:
         content = _of_form(body, content_type, endpoint, limits)
         return content._replace(shape=_vaguely(content.shape, endpoint))
     if kind == SDP:
@@ -225,11 +217,11 @@ def _content(parts: RequestParts, endpoint: Endpoint) -> _Content:
     elif document.__class__ is list:
         # A list of requests, or of what else may ask for something.
         shape = shape._replace(capability="agentic", opaque=True)
-    elif kind != JSON and endpoint.name in _UNLABELLED:
+    elif kind != JSON and endpoint.unlabelled:
         shape = shape._replace(capability="agentic")
-    if endpoint.name in _STREAMING and members.get("stream") is None:
+    if endpoint.streams_by_default and members.get("stream") is None:
         shape = shape._replace(stream=True)
-    if endpoint.vague or endpoint.name.startswith(_GOES_ON):
+    if endpoint.vague or endpoint.goes_on:
         shape = _vaguely(shape, endpoint)
     return _Content(shape, tokens, document)
 
@@ -246,7 +238,7 @@ def _vaguely(shape: Shape, endpoint: Endpoint) -> Shape:
     """Return what a body asks for where its endpoint may read more in it than is known."""
     if endpoint.vague:
         return shape._replace(capability=strictest("agentic", shape.capability), opaque=True)
-    if endpoint.name.startswith(_GOES_ON) and endpoint.kind is Kind.GENERATE:
+    if endpoint.goes_on and endpoint.kind is Kind.GENERATE:
         return shape._replace(opaque=True)
     return shape
 
@@ -286,7 +278,7 @@ def _media_type(content_type: str, endpoint: Endpoint) -> str:
         UnreadableError: the endpoint takes no such bodies, or hosts could read it differently.
     """
     kind = content_type.partition(";")[0].strip().lower()
-    if endpoint.takes and kind not in endpoint.takes and endpoint.name not in _UNLABELLED:
+    if endpoint.takes and kind not in endpoint.takes and not endpoint.unlabelled:
         stated = f"`{shown(kind)}` is" if kind else "a body without a content type is"
         wanted = " or ".join(f"`{taken}`" for taken in endpoint.takes)
         raise UnreadableError(f"{stated} not taken here; send `content-type` {wanted}", status=415)

@@ -17,11 +17,10 @@ from guardrail.http.parsing.caps import (
     CAPS,
     FLOORS,
     REALTIME,
-    CapRules,
     caps_by_usage,
     caps_of,
 )
-from guardrail.http.parsing.endpoints import JSON_FIELDS, Endpoint, Kind, endpoint_of
+from guardrail.http.parsing.endpoints import JSON_FIELDS, CapRules, Endpoint, Kind, endpoint_of
 from guardrail.http.parsing.folding import AT_ONCE, fold, unfold
 from guardrail.http.parsing.json_body import (
     EVERY,

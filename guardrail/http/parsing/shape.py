@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from guardrail.http.parsing.caps import NO_CAPS, CapRules, Counts, counts_of, likely_completions
-from guardrail.http.parsing.endpoints import LONGEST_MODEL, PLAIN_NAME, is_name
+from guardrail.http.parsing.caps import NO_CAPS, Counts, counts_of, likely_completions
+from guardrail.http.parsing.endpoints import LONGEST_MODEL, PLAIN_NAME, CapRules, is_name
 from guardrail.http.parsing.members import (
     ALSO_MODELS,
     DECIDING,
