@@ -19,6 +19,7 @@ from urllib.parse import unquote, unquote_to_bytes
 import msgspec
 
 from guardrail.engine import Decision
+from guardrail.http.documents import UNDECODABLE
 from guardrail.http.identity.caller import CREDENTIAL_FIELDS
 from guardrail.http.parsing.values import FREE
 from guardrail.http.request import SHORTLY, Field, Head
@@ -156,7 +157,7 @@ def question_of(body: bytes, facts: Mapping[str, Fact]) -> Question | None:
     """
     try:
         asked = msgspec.json.decode(body, type=dict[str, object])
-    except (msgspec.DecodeError, ValueError, RecursionError):
+    except UNDECODABLE:
         return None
     parts = {name: asked.get(name, {}) for name in ("subject", "action", "resource", "context")}
     if not all(isinstance(part, dict) for part in parts.values()):

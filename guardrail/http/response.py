@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-import msgspec
-
 from guardrail.engine import Decision
 from guardrail.http.dialects import UsageFormat
+from guardrail.http.documents import decoded
 from guardrail.http.metering import Meter
 from guardrail.http.parsing import ParsedRequest
 from guardrail.http.parsing.endpoints import Kind, endpoint_of
@@ -353,14 +352,13 @@ def _is_usage(event: bytes) -> bool:
         return False
     lines = event.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
     data = b"\n".join(line[5:] for line in lines if line.startswith(b"data:"))
-    try:
-        chunk = msgspec.json.decode(data)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        return False
-    if not isinstance(chunk, dict) or not chunk.get("usage"):
-        return False
+    chunk = decoded(data) or {}
     choices = chunk.get("choices")
-    return isinstance(choices, list) and not any(map(_says_something, choices))
+    return (
+        bool(chunk.get("usage"))
+        and isinstance(choices, list)
+        and not any(map(_says_something, choices))
+    )
 
 
 def _says_something(choice: object) -> bool:

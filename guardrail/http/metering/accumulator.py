@@ -9,6 +9,7 @@ import msgspec
 
 from guardrail.engine import as_count
 from guardrail.http.dialects import UsageFormat
+from guardrail.http.documents import UNDECODABLE, bytes_in, object_of, objects_of, text_of
 from guardrail.http.metering.streams import Event
 from guardrail.http.metering.texts import (
     BYTES_PER_TOKEN,
@@ -107,7 +108,7 @@ class Passed:
             return
         size = 0
         for text, sure in texts_of(document):
-            size += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+            size += bytes_in(text)
             if sure:
                 self._count(text)
         self.size += size
@@ -281,7 +282,7 @@ class Tally:
         kind = document.get("type")
         within = _NOTHING
         if not _WRAPPING.isdisjoint(document):
-            within = next(filter(None, (_inner(document, name) for name in _WRAPPED)), _NOTHING)
+            within = next(filter(None, (object_of(document, name) for name in _WRAPPED)), _NOTHING)
         model = document.get("model") or document.get("modelVersion") or within.get("model")
         if isinstance(model, str):
             self.model = model
@@ -346,7 +347,7 @@ class Tally:
             return
         try:
             document = msgspec.json.decode(text)
-        except (msgspec.DecodeError, ValueError, RecursionError):
+        except UNDECODABLE:
             if not cut:
                 self.add_unread(len(text))
             return
@@ -429,13 +430,13 @@ class Tally:
             # A run goes on when its stream is left, but for one that waits for its client.
             status = document.get("status")
             self.deferred = status in _GOING_ON and status != _FOR_CLIENT
-            self.name = _text_of(document, "id") or self.name
+            self.name = text_of(document, "id") or self.name
         if self.ended and not whole:
             self.deferred = False
 
     def _reasoning(self, document: Mapping[str, object], within: Mapping[str, object]) -> None:
-        item = _inner(document, "item") or _inner(document, "content_block") or {}
-        effort = (_inner(within, "reasoning") or {}).get("effort")
+        item = object_of(document, "item") or object_of(document, "content_block")
+        effort = object_of(within, "reasoning").get("effort")
         self.hidden |= item.get("type") in _REASONING_BLOCKS or effort not in _NO_EFFORT
 
     def _is_last(self, document: Mapping[str, object]) -> bool:
@@ -444,25 +445,28 @@ class Tally:
         if isinstance(kind, str) and kind in _ENDINGS:
             return True
         if self.usage_format is _ANTHROPIC:
-            delta = _inner(document, "delta") or {}
-            return kind == "message_delta" and delta.get("stop_reason") is not None
+            stopped = object_of(document, "delta").get("stop_reason") is not None
+            return kind == "message_delta" and stopped
         if "metrics" in document or document.get("event_type") == "stream-end":
             return True  # Bedrock's, Cohere's
         if _generating(document):
             return True  # TGI's
         if "results" in document:
-            return any(one.get("stop_reason") not in _UNSTOPPED for one in _results(document))
+            return any(
+                one.get("stop_reason") not in _UNSTOPPED for one in objects_of(document, "results")
+            )
         if self.usage_format in (_CHAT, UsageFormat.OPENAI_COMPLETIONS):
             return document.get("choices") == []
         return False
 
     def _native(self, document: Mapping[str, object], *, whole: bool, listed: bool) -> None:
         """Take in the running totals that SGLang gives for each sequence, and Ollama at the end."""
-        meta = _inner(document, "meta_info")
+        told = document.get("meta_info")
+        meta: Mapping[str, object] | None = told if isinstance(told, dict) else None
         name = self._sequence(document, listed)
         if meta is None and "tokens_predicted" in document:
             # llama.cpp's, of each sequence so far
-            meta = {told: document.get(told) for told in _PREDICTED}
+            meta = {name: document.get(name) for name in _PREDICTED}
             self.mark = self.passed.mark
             if document.get("stop") is True:
                 self.end()
@@ -531,50 +535,47 @@ def _usages(
     places += [document[name] for name in _TOLD_IN if name in document]
     places.append(within.get("usage"))
     if "x_groq" in document:
-        groq = _inner(document, "x_groq") or {}
+        groq = object_of(document, "x_groq")
         places += [groq.get("usage"), _of_models(groq)]
     if "usage_breakdown" in document:
         places.append(_of_models(document))
     if document.get("type") == "message-end":
-        places.append((_inner(document, "delta") or {}).get("usage"))
+        places.append(object_of(document, "delta").get("usage"))
     if "metadata" in document and "event_type" in document:  # events of Gemini's interactions
-        places.append((_inner(document, "metadata") or {}).get("total_usage"))
+        places.append(object_of(document, "metadata").get("total_usage"))
     if details := _generating(document):
         places.append(_generated(details))
     if not _COUNTING.isdisjoint(document):
         places.append(_counted(document))
     if "meta" in document or "meta" in within:
-        for meta in (_inner(document, "meta"), _inner(within, "meta")):
-            if meta is not None and ("billed_units" in meta or "tokens" in meta):
-                places.append(meta)
+        metas = (object_of(document, "meta"), object_of(within, "meta"))
+        places += [meta for meta in metas if "billed_units" in meta or "tokens" in meta]
     return [place for place in places if isinstance(place, dict) and place]
 
 
 def _of_models(document: Mapping[str, object]) -> Mapping[str, object]:
     """Return what Groq tells of all models that worked on an answer, together."""
-    listed = (_inner(document, "usage_breakdown") or {}).get("models")
     total: dict[str, object] = {}
-    for model in listed if isinstance(listed, list) else ():
-        usage = _inner(model, "usage") if isinstance(model, dict) else None
+    for model in objects_of(object_of(document, "usage_breakdown"), "models"):
+        usage = object_of(model, "usage")
         for name in ("prompt_tokens", "completion_tokens"):
-            count = as_count((usage or {}).get(name))
+            count = as_count(usage.get(name))
             if count is not None:
                 total[name] = count + (as_count(total.get(name)) or 0)
     return total
 
 
-def _generating(document: Mapping[str, object]) -> Mapping[str, object] | None:
-    """Return the details in which TGI tells how much it generated, None if there are none."""
-    details = _inner(document, "details")
-    return details if details and details.get("generated_tokens") is not None else None
+def _generating(document: Mapping[str, object]) -> Mapping[str, object]:
+    """Return the details in which TGI tells how much it generated, nothing if there are none."""
+    details = object_of(document, "details")
+    return details if details.get("generated_tokens") is not None else {}
 
 
 def _generated(details: Mapping[str, object]) -> Mapping[str, object]:
     """Return what TGI tells in the details of a text, in the names of OpenAI's."""
-    prefill, others = details.get("prefill"), details.get("best_of_sequences")
-    told = [details.get("generated_tokens")]
-    if isinstance(others, list):
-        told += [one.get("generated_tokens") for one in others if isinstance(one, dict)]
+    prefill = details.get("prefill")
+    told = [one.get("generated_tokens") for one in objects_of(details, "best_of_sequences")]
+    told.append(details.get("generated_tokens"))
     counts = [count for count in map(as_count, told) if count is not None]
     read = details.get("input_length") or (len(prefill) if isinstance(prefill, list) else 0)
     return {
@@ -585,7 +586,7 @@ def _generated(details: Mapping[str, object]) -> Mapping[str, object]:
 
 def _counted(document: Mapping[str, object]) -> Mapping[str, object]:
     """Return what is counted beside a text or within its results, in the names of OpenAI's."""
-    listed = _results(document)
+    listed = objects_of(document, "results")
     told = {
         "prompt_tokens": _added((document,), _READ) or _added(listed, _READ),
         "completion_tokens": _added((document,), _WRITTEN) or _added(listed, _IN_RESULTS),
@@ -593,25 +594,10 @@ def _counted(document: Mapping[str, object]) -> Mapping[str, object]:
     return {name: count for name, count in told.items() if count is not None}
 
 
-def _results(document: Mapping[str, object]) -> list[Mapping[str, object]]:
-    results = document.get("results")
-    return [one for one in results if isinstance(one, dict)] if isinstance(results, list) else []
-
-
 def _added(documents: Sequence[Mapping[str, object]], names: Sequence[str]) -> int | None:
     counts = [as_count(document.get(name)) for document in documents for name in names]
     known = [count for count in counts if count is not None]
     return sum(known) if known else None
-
-
-def _inner(document: Mapping[str, object], name: str) -> Mapping[str, object] | None:
-    inner = document.get(name)
-    return inner if isinstance(inner, dict) else None
-
-
-def _text_of(document: Mapping[str, object], name: str) -> str | None:
-    value = document.get(name)
-    return value if isinstance(value, str) and value else None
 
 
 def _finished(document: Mapping[str, object]) -> bool:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 
 from guardrail.http.dialects import UsageFormat
+from guardrail.http.documents import UNDECODABLE
 from guardrail.http.metering.accumulator import DONE, Tally
 from guardrail.http.metering.streams import LONGEST_HELD, Event
 
@@ -18,7 +19,6 @@ AT_ONCE = 1 << 12
 """How many bytes of a stream wait at most before they are read."""
 
 _BEGIN, _NAME, _END = b"data: ", b"event: ", b"\n\n"
-_UNDECODABLE = (msgspec.DecodeError, ValueError, RecursionError)
 
 
 # Members stand in the order in which hosts write them: so each is found where it is looked for.
@@ -154,7 +154,7 @@ def take_events(tally: Tally, texts: list[bytes]) -> None:
     for text in texts:
         try:
             piece = decode(text)
-        except _UNDECODABLE:
+        except UNDECODABLE:
             pass
         else:
             words = piece.words

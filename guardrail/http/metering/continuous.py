@@ -12,15 +12,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from guardrail.http.dialects import UsageFormat
+from guardrail.http.documents import decoded, object_of, text_of
 from guardrail.http.metering.turns import (
     Event,
     EventMeter,
     Frame,
     Running,
     Turn,
-    decoded,
-    object_of,
-    text_of,
 )
 from guardrail.http.metering.usage_formats import figures_of
 
@@ -69,7 +67,7 @@ class ContinuousMeter(EventMeter):
 
     def received(self, frame: str | bytes) -> list[Event]:
         """Take a frame of the host's; return the turn that ends with it, if one does."""
-        event = decoded(frame)
+        event = decoded(frame) or {}
         kind = event.get("type")
         running = self._oldest(lambda one: True)
         if running is None or not isinstance(kind, str):

@@ -7,9 +7,8 @@ from enum import Enum
 from functools import cached_property
 from typing import NamedTuple
 
-import msgspec
-
 from guardrail.http.dialects import UsageFormat
+from guardrail.http.documents import decoded
 from guardrail.http.metering.accumulator import Tally
 from guardrail.http.metering.chunks import AT_ONCE, READ_TOGETHER, events_of, take_events
 from guardrail.http.metering.partial_json import (
@@ -270,8 +269,8 @@ class Meter:
         return self._told
 
     def _told_by(self, body: bytes) -> _Whole | None:
-        document = _decoded(body) if body.endswith(WHOLE_ENDS) else None
-        if document is None or not _TELLING_MORE.isdisjoint(document):
+        document = decoded(body) if body.endswith(WHOLE_ENDS) else None
+        if not document or not _TELLING_MORE.isdisjoint(document):
             return None
         name, said = _ANSWERS[self._format]
         usage, model = document.get("usage"), document.get("model")
@@ -310,13 +309,13 @@ class Meter:
             if self._tally.usage_format is _MEDIA:
                 self._tally.fed.listed(items_of(chunk))
             self._take_predictions(chunk)
-            read = _decoded(skim.text) if self._units else None
+            read = decoded(skim.text) if self._units else None
             self._first = skim.text if read is None else None
             self._tally.add(read or whole, whole=True, kept=read is None)
             return
         for kept in skim.feed(chunk):
-            read = _decoded(skim.text)
-            document = kept if read is None else read
+            read = decoded(skim.text)
+            document = read or kept
             listed = skim.listed
             ends = not listed and not self._lines and document.get("done") is not False
             if ends:
@@ -494,9 +493,7 @@ class Meter:
         self._first = None
         if out and _fits(out, body):
             return
-        document = _decoded(body)
-        if document is not None:
-            tally.whole.take(document)
+        tally.whole.take(decoded(body) or {})
 
     def _now(self) -> Tally:
         """Return the tally as if the response ended here, with what has no end yet.
@@ -532,8 +529,7 @@ def _holds_vectors(text: bytes | None) -> bool:
     """Tell whether a response is of vectors, as Bedrock's models of embeddings answer."""
     if text is None or b'"embedding' not in text:
         return False
-    document = _decoded(text)
-    return document is not None and not _VECTORS.isdisjoint(document)
+    return not _VECTORS.isdisjoint(decoded(text) or {})
 
 
 def _fits(out: int, body: bytes) -> bool:
@@ -541,11 +537,3 @@ def _fits(out: int, body: bytes) -> bool:
     if out * _USUAL_BYTES >= len(body):
         return True
     return out + out // _SLACK >= max(body.count(b" "), len(body) // _MOST_BYTES)
-
-
-def _decoded(text: bytes | None) -> dict[str, object] | None:
-    try:
-        document = None if text is None else msgspec.json.decode(text)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None

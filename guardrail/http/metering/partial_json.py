@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from guardrail.http.documents import UNDECODABLE
 from guardrail.http.metering.texts import Unread
 
 _PATHS = [
@@ -90,7 +91,7 @@ def read_whole(data: bytes) -> Kept | None:
         return None
     try:
         kept: Kept = msgspec.to_builtins(_TOP.decode(data))
-    except (msgspec.DecodeError, ValueError, RecursionError):
+    except UNDECODABLE:
         return None
     return kept or None
 
@@ -99,7 +100,7 @@ def items_of(data: bytes) -> int:
     """Return how many entries the `data` of an object has that is there whole."""
     try:
         listed = _LIST.decode(data).data
-    except (msgspec.DecodeError, ValueError, RecursionError):
+    except UNDECODABLE:
         return 0
     return len(listed) if isinstance(listed, list) else 0
 
@@ -143,7 +144,7 @@ def predicted(data: bytes) -> dict[str, object]:
     """Return the usage that Vertex's predictions tell, in the names of Gemini's."""
     try:
         told = _PREDICTED.decode(data)
-    except (msgspec.DecodeError, ValueError, RecursionError):
+    except UNDECODABLE:
         return {}
     counts = None if told.metadata is None else told.metadata.tokenMetadata
     if counts is not None:
@@ -200,7 +201,7 @@ class Skim:
         for path, raw in self._found.items():
             try:
                 value = msgspec.json.decode(raw)
-            except (msgspec.DecodeError, ValueError, RecursionError):
+            except UNDECODABLE:
                 continue
             inner = kept
             for key in path[:-1]:
@@ -369,6 +370,6 @@ class Skim:
         """Return the key that was read last, empty if it is none of ours."""
         try:
             name = msgspec.json.decode(self._key)
-        except (msgspec.DecodeError, ValueError):
+        except UNDECODABLE:
             return ""
         return name if isinstance(name, str) else ""

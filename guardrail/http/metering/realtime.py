@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from guardrail.http.dialects import UsageFormat
+from guardrail.http.documents import decoded, object_of, text_of
 from guardrail.http.metering.texts import BYTES_PER_TOKEN
 from guardrail.http.metering.turns import (
     NOTHING,
@@ -23,10 +24,7 @@ from guardrail.http.metering.turns import (
     Frame,
     Running,
     Turn,
-    decoded,
     obey,
-    object_of,
-    text_of,
 )
 from guardrail.http.metering.usage_formats import figures_of
 from guardrail.http.parsing.caps import REALTIME
@@ -115,7 +113,7 @@ class RealtimeMeter(EventMeter):
 
     def received(self, frame: str | bytes) -> list[Event]:
         """Take a frame of the host's; return the turns that start and end with it."""
-        event = decoded(frame)
+        event = decoded(frame) or {}
         kind = event.get("type")
         if not isinstance(kind, str):
             return []
@@ -164,7 +162,7 @@ class RealtimeMeter(EventMeter):
         if not _sound_in(frame.event):
             return frame.tokens
         # What was read may have long texts cut short.
-        sound = _sound_in(decoded(frame.text))
+        sound = _sound_in(decoded(frame.text) or {})
         text = max(len(frame.text) - sound, 0) // BYTES_PER_TOKEN
         return text + sound // _AUDIO_BYTES_PER_TOKEN + 1
 

@@ -20,6 +20,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from guardrail.http.dialects import UsageFormat
+from guardrail.http.documents import decoded, object_of, text_of
 from guardrail.http.metering.continuous import PATHS as CONTINUOUS
 from guardrail.http.metering.continuous import ContinuousMeter
 from guardrail.http.metering.realtime import RealtimeMeter
@@ -31,10 +32,7 @@ from guardrail.http.metering.turns import (
     Running,
     SessionMeter,
     Turn,
-    decoded,
     obey,
-    object_of,
-    text_of,
     texts_in,
 )
 from guardrail.http.metering.usage_formats import figures_of, with_tools
@@ -107,7 +105,7 @@ class ResponsesMeter(EventMeter):
 
     def received(self, frame: str | bytes) -> list[Event]:
         """Take a frame of the host's; return the turns that start and end with it."""
-        event = decoded(frame)
+        event = decoded(frame) or {}
         kind = event.get("type")
         if not isinstance(kind, str):
             return []
@@ -290,7 +288,7 @@ class LiveMeter(EventMeter):
 
     def received(self, frame: str | bytes) -> list[Event]:
         """Take a frame of the host's; return the turns that start and end with it."""
-        event = decoded(frame)
+        event = decoded(frame) or {}
         content = object_of(event, *_SERVER)
         usage = object_of(event, *_USAGE)
         calls = object_of(event, "toolCall", "tool_call")

@@ -20,8 +20,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-import msgspec
-
+from guardrail.http.documents import decoded, text_of
 from guardrail.http.metering.partial_json import Kept, Skim
 from guardrail.http.metering.texts import Unread
 
@@ -413,9 +412,8 @@ class FrameStream:
 
 
 def _unwrapped(text: bytes) -> bytes:
+    inner = text_of(decoded(text) or {}, "bytes")
     try:
-        payload = msgspec.json.decode(text)
-        inner = payload.get("bytes") if isinstance(payload, dict) else None
-        return binascii.a2b_base64(inner) if isinstance(inner, str) else text
-    except (msgspec.DecodeError, ValueError, RecursionError):
+        return text if inner is None else binascii.a2b_base64(inner)
+    except ValueError:
         return text

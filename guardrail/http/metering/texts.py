@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from guardrail.http.documents import object_of, objects_of
 from guardrail.http.parsing.media import is_base64
 
 BYTES_PER_TOKEN = 4
@@ -94,12 +95,8 @@ def tokens_listed(document: Mapping[str, object]) -> int:
 
     vLLM's `token_ids`, the log probabilities of OpenAI's APIs and of Gemini, llama.cpp's `tokens`.
     """
-    count = 0
-    for name in ("choices", "candidates"):
-        listed = document.get(name)
-        if isinstance(listed, list):
-            count += sum(_of_choice(choice) for choice in listed if isinstance(choice, dict))
-    if count:
+    choices = (*objects_of(document, "choices"), *objects_of(document, "candidates"))
+    if count := sum(map(_of_choice, choices)):
         return count
     kind = document.get("type")
     if kind is None:
@@ -110,13 +107,11 @@ def tokens_listed(document: Mapping[str, object]) -> int:
 
 
 def _of_choice(choice: Mapping[str, object]) -> int:
-    told = choice.get("logprobs")
     tokens = _length(choice.get("token_ids"))
-    if isinstance(told, dict):
+    if told := object_of(choice, "logprobs"):
         parts = _length(told.get("content")) + _length(told.get("refusal"))
         tokens = max(tokens, parts, _length(told.get("tokens")))
-    chosen = choice.get("logprobsResult")
-    if isinstance(chosen, dict):
+    if chosen := object_of(choice, "logprobsResult"):
         tokens = max(tokens, _length(chosen.get("chosenCandidates")))
     return tokens
 
@@ -129,24 +124,18 @@ def reasoning_shown(document: Mapping[str, object]) -> bool:
     """Whether a document carries reasoning itself, as hosts of open models send it."""
     if document.get("type") == "response.reasoning_text.delta":
         return True
-    choices = document.get("choices")
-    for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, dict):
-            for name in ("delta", "message"):
-                inner = choice.get(name)
-                if isinstance(inner, dict) and _shows(inner):
-                    return True
+    for choice in objects_of(document, "choices"):
+        if any(_shows(object_of(choice, name)) for name in ("delta", "message")):
+            return True
     message = document.get("message")
-    said = message.get("thinking") if isinstance(message, dict) else document.get("thinking")
+    said = (message if isinstance(message, dict) else document).get("thinking")
     return isinstance(said, str) and bool(said)
 
 
 def _shows(message: Mapping[str, object]) -> bool:
     """Whether a message shows reasoning, and not a summary or a sealed copy of it."""
-    details = message.get("reasoning_details")
-    for one in details if isinstance(details, list) else ():
-        kind = one.get("type") if isinstance(one, dict) else None
-        if kind in ("reasoning.summary", "reasoning.encrypted"):
+    for one in objects_of(message, "reasoning_details"):
+        if one.get("type") in ("reasoning.summary", "reasoning.encrypted"):
             return False
     shown = message.get("reasoning_content") or message.get("reasoning")
     return isinstance(shown, str) and bool(shown)
@@ -192,7 +181,7 @@ def text_so_far(document: Mapping[str, object]) -> str | None:
             return None
         thought, text = said.get("reasoning_content"), said.get("content")
         if isinstance(text, list):
-            parts = [part.get("text") for part in text if isinstance(part, dict)]
+            parts = [part.get("text") for part in objects_of(said, "content")]
             text = "".join(part for part in parts if isinstance(part, str))
         if isinstance(thought, str) and isinstance(text, str):
             text = thought + text

@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
+from guardrail.http.documents import text_of
 from guardrail.http.metering.accumulator import Passed
 from guardrail.http.metering.texts import BYTES_PER_TOKEN
 from guardrail.http.metering.usage_formats import units_in
-from guardrail.http.parsing.json_body import UNDECODABLE, read_document
+from guardrail.http.parsing.json_body import read_document
 from guardrail.http.parsing.obligations import unmet
 from guardrail.http.parsing.values import (
     ParsedRequest,
@@ -275,15 +274,6 @@ class EventMeter(SessionMeter):
         return self._running[turn.number]
 
 
-def decoded(frame: str | bytes) -> dict[str, Any]:
-    """Return a host's frame as an object, an empty one if it is none."""
-    try:
-        event = msgspec.json.decode(frame)
-    except UNDECODABLE:
-        return {}
-    return event if isinstance(event, dict) else {}
-
-
 def obey(turn: Turn, obligations: Mapping[str, object]) -> None:
     """Check that a turn that is passed on as it is does what it is obliged to.
 
@@ -293,16 +283,6 @@ def obey(turn: Turn, obligations: Mapping[str, object]) -> None:
     problem = unmet(turn.facts, turn.estimate, obligations)
     if problem is not None:
         raise RewriteError(problem)
-
-
-def object_of(event: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """Return the first object among some members, an empty one if there is none."""
-    return next((event[name] for name in names if isinstance(event.get(name), dict)), {})
-
-
-def text_of(event: Mapping[str, Any], *names: str) -> str | None:
-    """Return the first text among some members, None if there is none."""
-    return next((event[name] for name in names if isinstance(event.get(name), str)), None)
 
 
 def texts_in(value: object) -> Iterator[str]:

@@ -31,6 +31,7 @@ from typing import Any
 
 from guardrail.engine import as_count
 from guardrail.http.dialects import UsageFormat
+from guardrail.http.documents import object_of, objects_of
 from guardrail.model.cells import TOP
 
 Figures = dict[str, int]
@@ -140,10 +141,9 @@ def beside(document: Mapping[str, object]) -> Iterable[tuple[str, Mapping[str, o
     A picture that is drawn in the course of a response is told under the name of its tool; what a
     drawing of vectors used, under a name of its own.
     """
-    drawn, tools = document.get("svg_usage"), document.get("tool_usage")
-    if isinstance(drawn, dict):
+    if isinstance(drawn := document.get("svg_usage"), dict):
         yield "svg", drawn
-    for name, used in tools.items() if isinstance(tools, dict) else ():
+    for name, used in object_of(document, "tool_usage").items():
         if isinstance(used, dict):
             yield name, used
 
@@ -181,8 +181,7 @@ def _openai(usage: Mapping[str, object]) -> _Found:
         if incoming is not None:
             incoming += _sum(usage, _FETCHED) or 0  # read by the model, and no part of the prompt
         for name in ("tokens", "billed_units"):  # Cohere's
-            inner = usage.get(name)
-            if isinstance(inner, dict):
+            if inner := object_of(usage, name):
                 read = _larger(_most(inner, "input_tokens"), _sum(inner, _READ_BY_COHERE))
                 incoming = _larger(incoming, read)
                 outgoing = _larger(outgoing, _most(inner, "output_tokens"))
@@ -263,7 +262,7 @@ def _anthropic_once(usage: Mapping[str, object]) -> _Found:
     created = _larger(
         _most(usage, "cache_creation_input_tokens"),
         _sum(
-            _inner(usage, "cache_creation"),
+            object_of(usage, "cache_creation"),
             ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"),
         ),
     )
@@ -395,25 +394,16 @@ def _larger(one: int | None, other: int | None) -> int | None:
     return max(one, other)
 
 
-def _inner(usage: Mapping[str, object], name: str) -> Mapping[str, object]:
-    inner = usage.get(name)
-    return inner if isinstance(inner, dict) else {}
-
-
 def _parts(usage: Mapping[str, object], within: tuple[str, ...]) -> int:
     """Return what the kinds of tokens in one of the details add up to, 0 if none is told."""
-    most = 0
-    for name in within:
-        details = usage.get(name)
-        if isinstance(details, dict):
-            most = max(most, _sum(details, _MODALITIES) or 0)
-    return most
+    details = filter(None, (object_of(usage, name) for name in within))
+    return max((_sum(one, _MODALITIES) or 0 for one in details), default=0)
 
 
 def _detail(usage: Mapping[str, object], within: tuple[str, ...], name: str) -> int | None:
     for container in within:
-        details = usage.get(container)
-        if isinstance(details, dict) and (count := _count(details.get(name))) is not None:
+        details = object_of(usage, container)
+        if details and (count := _count(details.get(name))) is not None:
             return count
     return None
 
@@ -457,26 +447,18 @@ class Fed:
 
     def take(self, document: Mapping[str, object], *, media: bool) -> None:
         """Take in a document of the response; `media` tells that it is of pictures or sound."""
-        usage = document.get("usage")
-        if isinstance(usage, dict):
-            for name in _SECONDS:
-                self._heard(usage.get(name))
+        usage = object_of(document, "usage")
+        for name in _SECONDS:
+            self._heard(usage.get(name))
         if media:
             self._heard(document.get("duration"))
-        if document.get("type") in _PICTURES:
-            self.pictures += 1
-        item = document.get("item")
-        if document.get("type") == "response.output_item.done" and isinstance(item, dict):
-            self.pictures += item.get("type") == "image_generation_call"
+        kind, items = document.get("type"), objects_of(document, "output")
+        if kind == "response.output_item.done":
+            items.append(object_of(document, "item"))
+        self.pictures += kind in _PICTURES
+        self.pictures += sum(item.get("type") == "image_generation_call" for item in items)
         for name in ("choices", "candidates"):
-            listed = document.get(name)
-            for choice in listed if isinstance(listed, list) else ():
-                if isinstance(choice, dict):
-                    self.pictures += _pictures_in(choice)
-        output = document.get("output")
-        for one in output if isinstance(output, list) else ():
-            if isinstance(one, dict):
-                self.pictures += one.get("type") == "image_generation_call"
+            self.pictures += sum(map(_pictures_in, objects_of(document, name)))
 
     def listed(self, pictures: int) -> None:
         """Take in how many pictures the list in a whole response has."""
@@ -519,14 +501,10 @@ def units_in(document: Mapping[str, object], *, media: bool) -> dict[str, int]:
 def _pictures_in(choice: Mapping[str, object]) -> int:
     """Return how many pictures a choice of a chat has: OpenRouter's `images`, Gemini's parts."""
     count = 0
-    for name in ("message", "delta", "content"):
-        inner = choice.get(name)
-        if not isinstance(inner, dict):
-            continue
-        images, parts = inner.get("images"), inner.get("parts")
+    for inner in (object_of(choice, name) for name in ("message", "delta", "content")):
+        images = inner.get("images")
         count += len(images) if isinstance(images, list) else 0
-        for part in parts if isinstance(parts, list) else ():
-            data = part.get("inlineData") if isinstance(part, dict) else None
-            kind = data.get("mimeType") if isinstance(data, dict) else None
+        for part in objects_of(inner, "parts"):
+            kind = object_of(part, "inlineData").get("mimeType")
             count += isinstance(kind, str) and kind.startswith("image/")
     return count

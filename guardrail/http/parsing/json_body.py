@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from guardrail.http.documents import UNDECODABLE, bytes_in
 from guardrail.http.parsing.folding import AT_ONCE, MARK, PIECE, Folded, fold, pieces_of
 from guardrail.http.parsing.media import (
     LONG,
@@ -33,9 +34,6 @@ from guardrail.http.parsing.media import (
     shows_frames,
 )
 from guardrail.http.parsing.values import ReadingLimits, RewriteError, UnreadableError
-
-UNDECODABLE = (msgspec.DecodeError, ValueError, RecursionError)
-"""What decoding hostile JSON raises."""
 
 _MEDIA_BYTES_PER_TOKEN = 64
 TEXT_BYTES_PER_TOKEN = 4
@@ -268,7 +266,7 @@ class _Measure:
                     self._numbers += 1
 
     def _text(self, text: str) -> None:
-        self._bytes += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+        self._bytes += bytes_in(text)
 
 
 class _FoldedMeasure(_Measure):

@@ -12,6 +12,8 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
+from guardrail.http.documents import bytes_in
+
 _LINKS = frozenset(
     "url image_url file_url video_url audio_url document_url uri fileUri file_uri".split()
 )
@@ -133,7 +135,7 @@ class ShownPictures:
             self._add(part)
 
     def _add(self, words: str) -> None:
-        self.text += len(words) if words.isascii() else len(words.encode("utf-8", "replace"))
+        self.text += bytes_in(words)
 
 
 def _begins_picture(text: str) -> bool:

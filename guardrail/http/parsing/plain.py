@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from guardrail.http.documents import UNDECODABLE
 from guardrail.http.parsing.caps import caps_of
 from guardrail.http.parsing.endpoints import DOCUMENTED, PLAIN_NAME, Endpoint
 from guardrail.http.parsing.folding import AT_ONCE
-from guardrail.http.parsing.json_body import TEXT_BYTES_PER_TOKEN, UNDECODABLE
+from guardrail.http.parsing.json_body import TEXT_BYTES_PER_TOKEN
 from guardrail.http.parsing.shape import SYSTEM_ROLES, template_of
 from guardrail.http.parsing.values import ParsedRequest, ReadingLimits
 from guardrail.model.cells import TOP
