@@ -52,11 +52,7 @@ class ContinuousMeter(EventMeter):
         if frame.problem is None and quiet:
             return []
         if frame.problem is not None or frame.kind not in _PIECES:
-            brief, problem = frame.problem is None, frame.problem
-            name = frame.event_id
-            return [
-                self._most_restricted(frame.tokens, problem=problem, brief=brief, event_id=name)
-            ]
+            return [self._unknown(frame)]
         running = self._oldest(lambda one: True)
         if running is not None and self._bytes < SPAN * BYTES_PER_SECOND:
             self._bytes += len(frame.text)
@@ -84,20 +80,9 @@ class ContinuousMeter(EventMeter):
         return [self._over(running, {}) for running in list(self._running.values())]
 
     def _turn(self, event_id: str | None) -> Turn:
-        facts: dict[str, object] = {
-            "request.endpoint": self._endpoint,
-            "request.capability": "audio",
-            "request.tools": 0,
-            "request.reasoning": False,
-            "request.stream": True,
-        }
-        if self._model is not None:
-            facts["request.model"] = self._model
         most = SPAN * BYTES_PER_SECOND // AUDIO_BYTES_PER_TOKEN
-        estimate = {"requests": 1, "input_tokens": most, "audio_seconds": SPAN}
-        return Turn(
-            number=self._next(), facts=facts, estimate=estimate, family="sound", event_id=event_id
-        )
+        estimate = {"input_tokens": most, "audio_seconds": SPAN}
+        return self._hearing(self._model, estimate, family="sound", event_id=event_id)
 
     def _over(self, running: Running, event: Mapping[str, Any]) -> Event:
         usage = object_of(event, "usage")

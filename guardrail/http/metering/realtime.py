@@ -24,6 +24,7 @@ from guardrail.http.metering.turns import (
     Frame,
     Running,
     Turn,
+    doubtful,
     obey,
 )
 from guardrail.http.metering.usage_formats import figures_of
@@ -212,9 +213,7 @@ class RealtimeMeter(EventMeter):
         unseen |= bool(response.get("prompt"))
         facts, cap = self._shape(session, response)
         if unseen:
-            for name in ("request.tools", "request.toolset", "request.reasoning"):
-                facts.pop(name, None)
-            facts["request.capability"] = strictest(str(facts["request.capability"]), "agentic")
+            facts = doubtful(facts)
         estimate = {"requests": 1, "input_tokens": self._context + tokens}
         if cap is not None:
             estimate["output_tokens"] = cap
@@ -250,21 +249,11 @@ class RealtimeMeter(EventMeter):
         return None if model is None else model[:LONGEST_MODEL]
 
     def _transcription(self, *, automatic: bool = False, name: str | None = None) -> Turn:
-        facts: dict[str, object] = {
-            "request.endpoint": self._endpoint,
-            "request.capability": "audio",
-            "request.tools": 0,
-            "request.reasoning": False,
-            "request.stream": True,
-        }
         model = text_of(self._session, "transcription") or self._named({})
-        if model is not None:
-            facts["request.model"] = model[:LONGEST_MODEL]
         sound, self._sound = self._sound, 0
-        return Turn(
-            number=self._next(),
-            facts=facts,
-            estimate={"requests": 1, "input_tokens": sound + 1},
+        return self._hearing(
+            None if model is None else model[:LONGEST_MODEL],
+            {"input_tokens": sound + 1},
             automatic=automatic,
             family=_TRANSCRIPTION,
             name=name,
@@ -294,15 +283,7 @@ class RealtimeMeter(EventMeter):
         self._transcribes = only or bool(wanted) or pending
 
     def _started(self, family: str, name: str | None) -> list[Event]:
-        known = self._oldest(
-            lambda one: one.turn.family == family and one.turn.name == name is not None
-        )
-        if known is not None:
-            return []
-        asked = self._oldest(lambda one: one.turn.family == family and not one.started)
-        if asked is not None:
-            asked.started = True
-            asked.turn = replace(asked.turn, name=name)
+        if self._begun(name, lambda one: one.turn.family == family):
             return []
         if family == _TRANSCRIPTION:
             turn = self._transcription(automatic=True, name=name)
@@ -311,15 +292,16 @@ class RealtimeMeter(EventMeter):
         self._unasked(turn)
         return [turn]
 
-    def _ending(self, family: str, name: str | None) -> tuple[Running, list[Event]]:
-        """Return the turn that an event ends; one that was never told of starts with it."""
-        running = self._oldest(
+    def _of(self, family: str, name: str | None) -> Running | None:
+        return self._oldest(
             lambda one: one.turn.family == family and one.turn.name == name is not None
         )
-        if running is None:
-            running = self._oldest(
-                lambda one: one.turn.family == family and (name is None or one.turn.name is None)
-            )
+
+    def _ending(self, family: str, name: str | None) -> tuple[Running, list[Event]]:
+        """Return the turn that an event ends; one that was never told of starts with it."""
+        running = self._of(family, name) or self._oldest(
+            lambda one: one.turn.family == family and (name is None or one.turn.name is None)
+        )
         if running is not None:
             return running, []
         started = self._started(family, name)
@@ -375,9 +357,7 @@ class RealtimeMeter(EventMeter):
         transcribed = kind in (f"{_TRANSCRIBED}delta", "transcription.delta")
         family = _TRANSCRIPTION if transcribed else "response"
         name = text_of(event, "item_id" if transcribed else "response_id")
-        running = self._oldest(
-            lambda one: one.turn.family == family and one.turn.name == name is not None
-        ) or self._oldest(lambda one: one.turn.family == family)
+        running = self._of(family, name) or self._oldest(lambda one: one.turn.family == family)
         if running is not None:
             running.passed(delta, media=kind.endswith("audio.delta"))
 

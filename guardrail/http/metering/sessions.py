@@ -32,6 +32,7 @@ from guardrail.http.metering.turns import (
     Running,
     SessionMeter,
     Turn,
+    doubtful,
     obey,
     texts_in,
 )
@@ -39,7 +40,6 @@ from guardrail.http.metering.usage_formats import figures_of, with_tools
 from guardrail.http.parsing.caps import caps_by_usage
 from guardrail.http.parsing.endpoints import JSON_FIELDS, LONGEST_MODEL, endpoint_of
 from guardrail.http.parsing.json_body import Members, inner_of, members_of
-from guardrail.http.parsing.members import strictest
 from guardrail.http.parsing.reading import read_parts
 from guardrail.http.parsing.rewriting import rewritten
 from guardrail.http.parsing.shape import shape_of
@@ -95,13 +95,7 @@ class ResponsesMeter(EventMeter):
         if frame.problem is None and frame.kind in _QUIET:
             self._context += frame.tokens
             return []
-        brief = frame.problem is None
-        event_id = frame.event_id
-        return [
-            self._most_restricted(
-                frame.tokens, problem=frame.problem, brief=brief, lane=lane, event_id=event_id
-            )
-        ]
+        return [self._unknown(frame, lane=lane)]
 
     def received(self, frame: str | bytes) -> list[Event]:
         """Take a frame of the host's; return the turns that start and end with it."""
@@ -175,12 +169,7 @@ class ResponsesMeter(EventMeter):
         )
 
     def _started(self, lane: str | None, name: str | None) -> list[Event]:
-        if self._oldest(lambda one: one.turn.lane == lane and one.turn.name == name is not None):
-            return []
-        asked = self._oldest(lambda one: one.turn.lane == lane and not one.started)
-        if asked is not None:
-            asked.started = True
-            asked.turn = replace(asked.turn, name=name)
+        if self._begun(name, lambda one: one.turn.lane == lane):
             return []
         running = self._oldest(lambda one: one.turn.lane == lane and one.turn.name is None)
         if running is not None or (name is None and self._named(lane, None) is not None):
@@ -364,9 +353,7 @@ class LiveMeter(EventMeter):
         )
         facts = shape.facts(self._hash_key) | {"request.stream": True}
         if self._setup is None or self._stored:
-            for name in ("request.tools", "request.toolset", "request.reasoning"):
-                facts.pop(name, None)
-            facts["request.capability"] = strictest(shape.capability, "agentic")
+            facts = doubtful(facts)
         model = text_of(setup, "model") or self._model
         if model is not None:
             facts["request.model"] = model.rpartition("models/")[2][:LONGEST_MODEL]

@@ -8,7 +8,7 @@ side by side; each has a number, and is told of by it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from guardrail.http.documents import text_of
@@ -16,6 +16,7 @@ from guardrail.http.metering.accumulator import Passed
 from guardrail.http.metering.texts import BYTES_PER_TOKEN
 from guardrail.http.metering.usage_formats import units_in
 from guardrail.http.parsing.json_body import read_document
+from guardrail.http.parsing.members import strictest
 from guardrail.http.parsing.obligations import unmet
 from guardrail.http.parsing.values import (
     ParsedRequest,
@@ -205,19 +206,20 @@ class SessionMeter:
         self, tokens: int, *, number: int | None = None, problem: str | None = None, **more: Any
     ) -> Turn:
         """Return a turn of which only its size is known."""
-        facts: dict[str, object] = {
-            "request.endpoint": self._endpoint,
-            "request.capability": "agentic",
-        }
-        if self._model is not None:
-            facts["request.model"] = self._model
         return Turn(
             number=self._next() if number is None else number,
-            facts=facts,
+            facts=self._facts("agentic", self._model),
             estimate={"requests": 1, "input_tokens": self._context + tokens},
             problem=problem,
             **more,
         )
+
+    def _facts(self, capability: str, model: str | None) -> dict[str, object]:
+        facts: dict[str, object] = {
+            "request.endpoint": self._endpoint,
+            "request.capability": capability,
+        }
+        return facts if model is None else {**facts, "request.model": model}
 
 
 class EventMeter(SessionMeter):
@@ -268,10 +270,41 @@ class EventMeter(SessionMeter):
         fed = units_in(document or {}, media=running.turn.family != "response")
         return TurnUsage(running.turn.number, usage, failed, fed)
 
+    def _unknown(self, frame: Frame, **more: Any) -> Turn:
+        """Return the turn that a frame is taken for that cannot be read, or is of no known kind."""
+        brief = frame.problem is None
+        more = {"problem": frame.problem, "brief": brief, "event_id": frame.event_id, **more}
+        return self._most_restricted(frame.tokens, **more)
+
+    def _hearing(self, model: str | None, estimate: Mapping[str, int], **more: Any) -> Turn:
+        """Return a turn in which the host hears, and nothing is asked for besides."""
+        asked = {"request.tools": 0, "request.reasoning": False, "request.stream": True}
+        facts = self._facts("audio", model) | asked
+        estimate = {"requests": 1, **estimate}
+        return Turn(number=self._next(), facts=facts, estimate=estimate, **more)
+
+    def _begun(self, name: str | None, of: Callable[[Running], bool]) -> bool:
+        """Take that the host has begun a turn of some; tell whether it was asked for, or known."""
+        if self._oldest(lambda one: of(one) and one.turn.name == name is not None):
+            return True
+        asked = self._oldest(lambda one: of(one) and not one.started)
+        if asked is not None:
+            asked.started = True
+            asked.turn = replace(asked.turn, name=name)
+        return asked is not None
+
     def _unasked(self, turn: Turn) -> Running:
         """Take that the host has started a turn by itself."""
         self.passed(turn)
         return self._running[turn.number]
+
+
+def doubtful(facts: dict[str, object]) -> dict[str, object]:
+    """Return the facts of a turn in which there may be more than is seen here."""
+    unsure = ("request.tools", "request.toolset", "request.reasoning")
+    capability = strictest(str(facts["request.capability"]), "agentic")
+    left = {name: value for name, value in facts.items() if name not in unsure}
+    return left | {"request.capability": capability}
 
 
 def obey(turn: Turn, obligations: Mapping[str, object]) -> None:
