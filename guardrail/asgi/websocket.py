@@ -28,8 +28,8 @@ from guardrail.http.metering import Frame, SessionMeter, Turn, TurnUsage, sessio
 from guardrail.http.parsing import RequestParts, RewriteError, read_parts, rewritten_path
 from guardrail.http.parsing.folding import AT_ONCE
 from guardrail.http.parsing.reading import REALTIME_NAMES
+from guardrail.http.parsing.rewriting import CHANGES
 from guardrail.http.request import (
-    CHANGES,
     MODEL_LEFT_OPEN,
     Delay,
     Forward,

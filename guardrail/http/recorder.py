@@ -14,13 +14,13 @@ from guardrail.http.recording import (
     TrafficRecorder,
     known_amounts,
     known_endpoint,
+    told_facts,
 )
 from guardrail.http.request import REQUEST_ID, TRACE_ID
 from guardrail.http.response import Settlement
 from guardrail.http.settings.reload import Reloads
 from guardrail.http.settings.values import OwnRefusal
 from guardrail.model.effects import Effect
-from guardrail.model.facts import FactType, typed_value
 from guardrail.signals.directory import SourceHealth
 
 LOG = logging.getLogger("guardrail")
@@ -235,21 +235,9 @@ class DecisionRecorder:
 
     def _facts(self, decision: Decision) -> dict[str, object]:
         """Return the facts that the policies use, so that a replay decides on the same ones."""
-        engine, stated = decision.case.engine, decision.facts
-        told: dict[str, object] = {}
-        for name in sorted(engine.used_facts):
-            fact = engine.policies.facts[name]
-            value = None if stated.get(name) is None else typed_value(fact, stated[name])
-            if value is None or isinstance(value, tuple):
-                continue
-            if name == "request.endpoint":
-                told[name] = _endpoint(value)
-            elif name == "request.model":
-                told[name] = _text(value)
-            else:
-                opaque = fact.type in (FactType.STRING, FactType.IP)
-                told[name] = self._names.of(str(value)) if opaque else value
-        return told
+        engine = decision.case.engine
+        facts = engine.policies.facts
+        return told_facts(engine.used_facts, decision.facts, facts, self._names)
 
     def _lines(self) -> Iterator[str]:
         kind = ""

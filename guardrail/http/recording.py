@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 
 from guardrail.decisionlog import LONGEST_TEXT, DecisionSink, LoggedNames
@@ -13,14 +13,13 @@ from guardrail.http.parsing.endpoints import Kind, endpoint_of
 from guardrail.links import ACTOR_FACTS, SCORE_FACTS
 from guardrail.model.amounts import UNITS
 from guardrail.model.cells import TOP
-from guardrail.model.facts import FactType, typed_value
+from guardrail.model.facts import Fact, FactType, typed_value
 from guardrail.signals import Signal
 
 LOG = logging.getLogger("guardrail")
 
 OTHER_ENDPOINT = "other"
 _OPAQUE = frozenset((FactType.STRING, FactType.IP))
-_AS_IT_IS = frozenset(("request.model", "request.endpoint"))
 _LEFT_OUT = frozenset((*ACTOR_FACTS, *SCORE_FACTS, "client.ip"))
 """What a replay finds out by itself, and an address, of which country and network are kept."""
 
@@ -89,23 +88,9 @@ class TrafficRecorder:
         return line
 
     def _facts(self, decision: Decision) -> dict[str, object]:
-        known = decision.case.engine.policies.facts
         stated = self._completed(decision.facts, decision.time)
-        told: dict[str, object] = {}
-        for name in sorted(stated.keys() & known.keys()):
-            if name in _LEFT_OUT or stated[name] is None:
-                continue
-            value = typed_value(known[name], stated[name])
-            if value is None or isinstance(value, tuple):
-                continue
-            if name == "request.endpoint":
-                told[name] = known_endpoint(str(value))
-            elif name in _AS_IT_IS:
-                told[name] = str(value)[:LONGEST_TEXT]
-            else:
-                opaque = known[name].type in _OPAQUE
-                told[name] = self._names.of(str(value)) if opaque else value
-        return told
+        known = decision.case.engine.policies.facts
+        return told_facts(stated.keys() - _LEFT_OUT, stated, known, self._names)
 
     def _completed(self, facts: Mapping[str, object], now: float) -> Mapping[str, object]:
         for signal in self._signals:
@@ -116,6 +101,30 @@ class TrafficRecorder:
             except DataError:
                 continue
         return facts
+
+
+def told_facts(
+    names: Iterable[str],
+    stated: Mapping[str, object],
+    known: Mapping[str, Fact],
+    hashed: LoggedNames,
+) -> dict[str, object]:
+    """Return some known facts as a log has them: typed, and texts as keyed hashes.
+
+    Lists are left out. Models and known endpoints have their names.
+    """
+    told: dict[str, object] = {}
+    for name in sorted(known.keys() & names):
+        value = None if stated.get(name) is None else typed_value(known[name], stated[name])
+        if value is None or isinstance(value, tuple):
+            continue
+        if name == "request.endpoint":
+            told[name] = known_endpoint(str(value))
+        elif name == "request.model":
+            told[name] = str(value)[:LONGEST_TEXT]
+        else:
+            told[name] = hashed.of(str(value)) if known[name].type in _OPAQUE else value
+    return told
 
 
 def known_endpoint(name: str) -> str:

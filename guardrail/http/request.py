@@ -30,6 +30,8 @@ from guardrail.http.parsing import (
 )
 from guardrail.http.parsing.endpoints import DOCUMENTED, Kind, endpoint_of
 from guardrail.http.parsing.folding import AT_ONCE
+from guardrail.http.parsing.obligations import disabled_by
+from guardrail.http.parsing.rewriting import CHANGES
 from guardrail.http.parsing.shape import names_models
 from guardrail.http.parsing.values import FREE
 from guardrail.http.responses import Addressee, Answer, answer, refuse
@@ -226,7 +228,6 @@ def incoming_ids(head: Head) -> dict[str, str]:
 
 
 LONGEST_AGENT = 256
-CHANGES = frozenset({"model", "max_output_tokens", "disable"})
 NOBODY = Caller(ClientAddress(None), None, {})
 NOTHING: Mapping[str, int] = {"requests": 0, "input_tokens": 0, "output_tokens": 0}
 SHORTLY = Wait(1, None, True)
@@ -302,7 +303,7 @@ class Request:
             body is not None
             and len(body) > AT_ONCE
             and decision.allowed
-            and bool(self._settings.stream_usage or CHANGES & decision.obligations.keys())
+            and bool(self._settings.stream_usage or decision.obligations.keys() & CHANGES)
         )
 
     def opened(self) -> Answer | None:
@@ -426,7 +427,7 @@ class Request:
         body: bytes | None = None
         path: str | None = None
         obliged = ruling.obligations
-        if obliged and CHANGES & obliged.keys():
+        if obliged and obliged.keys() & CHANGES:
             try:
                 if not self.is_seen:
                     raise RewriteError("its body is not seen here")
@@ -435,7 +436,7 @@ class Request:
             except RewriteError as problem:
                 return self._not_possible(str(problem))
         strips = False
-        if settings.stream_usage and "stream" not in _disabled(decision):
+        if settings.stream_usage and "stream" not in disabled_by(decision.obligations):
             told = with_stream_usage(self.asked, body)
             body, strips = (body, False) if told is None else (told, True)
         return tuple.__new__(Forward, (decision, body, path, strips))
@@ -554,8 +555,3 @@ def counts_answer(text: str) -> Answer:
     body = text.encode()
     kind = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
     return Answer(200, [kind, (b"content-length", b"%d" % len(body))], body)
-
-
-def _disabled(decision: Decision) -> tuple[object, ...]:
-    disabled = decision.obligations.get("disable", ())
-    return tuple(disabled) if isinstance(disabled, (list, tuple)) else ()

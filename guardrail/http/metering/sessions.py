@@ -40,6 +40,7 @@ from guardrail.http.metering.usage_formats import figures_of, with_tools
 from guardrail.http.parsing.caps import caps_by_usage
 from guardrail.http.parsing.endpoints import JSON_FIELDS, LONGEST_MODEL, endpoint_of
 from guardrail.http.parsing.json_body import Members, inner_of, members_of
+from guardrail.http.parsing.obligations import disabled_by
 from guardrail.http.parsing.reading import read_parts
 from guardrail.http.parsing.rewriting import rewritten
 from guardrail.http.parsing.shape import shape_of
@@ -129,8 +130,7 @@ class ResponsesMeter(EventMeter):
         if frame.asked is None or turn.automatic:
             obey(turn, obligations)
             return None
-        disabled = obligations.get("disable")
-        if isinstance(disabled, list | tuple) and "stream" in disabled:
+        if "stream" in disabled_by(obligations):
             raise RewriteError("a connection streams")
         body = rewritten(frame.asked, obligations)
         if body is None:

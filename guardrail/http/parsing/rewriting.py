@@ -7,8 +7,7 @@ unless the reader sees that it does what it is obliged to, the request is not pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
@@ -136,6 +135,8 @@ _TOOLS = (*TOOL_MEMBERS, *TOOL_CHOICES)
 _REASONING = (*REASONING, "include_reasoning", "thinking_token_budget")
 _REALTIME = "/v1/realtime"
 _AGENTS = ("agent_id", "agent")
+CHANGES = frozenset({"model", "max_output_tokens", "disable"})
+"""The obligations that a request is changed for; others are the host's to keep."""
 
 
 def rewritten(
@@ -154,7 +155,7 @@ def rewritten(
             with the host; or what is obliged cannot be seen in what would be passed on.
     """
     wanted = {
-        name: obligations[name] for name in _CHANGES if obligations.get(name) not in (None, ())
+        name: obligations[name] for name in CHANGES if obligations.get(name) not in (None, ())
     }
     free = all(asked.estimate.get(unit) == amount for unit, amount in FREE.items())
     if not wanted or (asked.problem is None and free):
@@ -185,17 +186,12 @@ def _text_changed(
     text: bytes, asked: ParsedRequest, endpoint: Endpoint, wanted: Mapping[str, object]
 ) -> bytes | None:
     before = members_of(text)
-
-    def changed(members: Members, of: ParsedRequest) -> Members:
-        after = _changed(members, wanted, of, endpoint)
-        if "max_output_tokens" in wanted:
-            _cap(after, wanted["max_output_tokens"], of, endpoint)
-        return after
-
     if endpoint.kind is Kind.BATCH:
-        after = each_changed(before, lambda one: changed(one, _alone(asked, one)))
+        after = each_changed(
+            before, lambda one: _changed(one, wanted, _alone(asked, one), endpoint)
+        )
     else:
-        after = changed(before, asked)
+        after = _changed(before, wanted, asked, endpoint)
     return None if alike(before, after) else msgspec.json.encode(after)
 
 
@@ -325,14 +321,27 @@ def _changed(
 ) -> Members:
     """Return settings changed as obliged, and those within them, however deep."""
     after = dict(members)
-    for name, value in wanted.items():
-        _CHANGES[name](after, value, asked)
+    disabled, limit = disabled_by(wanted), wanted.get("max_output_tokens")
+    if "model" in wanted:
+        _everywhere(after, lambda settings: _set_model(settings, wanted["model"]))
+    if limit is not None:
+        _lower_caps(after, _checked(limit), asked, endpoint)
+    if disabled:
+        _everywhere(after, lambda settings: _disable(settings, disabled))
     if "model" in wanted and endpoint.model is None:
         _name_model(after, wanted["model"], asked, endpoint)
-    if "stream" in disabled_by(wanted) and endpoint.name.startswith("/api/"):
+    if "stream" in disabled and endpoint.name.startswith("/api/"):
         # Hosts of this kind stream unless they are told not to.
         after["stream"] = raw_of(False)
+    if limit is not None:
+        _cap(after, limit, endpoint)
     return after
+
+
+def _everywhere(members: Members, change: Callable[[Members], None]) -> None:
+    """Change settings, and those within them, however deep."""
+    change(members)
+    _within(members, change)
 
 
 def _within(members: Members, change: Callable[[Members], None]) -> None:
@@ -354,8 +363,7 @@ def _changed_within(raw: msgspec.Raw, change: Callable[[Members], None]) -> msgs
         return raw
     before = members_of(text)
     after = dict(before)
-    change(after)
-    _within(after, change)
+    _everywhere(after, change)
     return raw if alike(before, after) else raw_of(after)
 
 
@@ -376,38 +384,28 @@ def _name_model(members: Members, model: object, asked: ParsedRequest, endpoint:
         members["model"] = raw_of(model)
 
 
-def _set_model(members: Members, model: object, asked: ParsedRequest) -> None:
-    def change(settings: Members) -> None:
-        for name in MODELS:
-            raw = settings.get(name)
-            if raw is not None:
-                long = bytes(raw).startswith(b'"models/') and not str(model).startswith("models/")
-                settings[name] = raw_of(f"models/{model}" if long else model)
-        _drop(settings, (*ALSO_MODELS, *OTHER_MODELS))
-
-    change(members)
-    _within(members, change)
+def _set_model(settings: Members, model: object) -> None:
+    for name in MODELS:
+        raw = settings.get(name)
+        if raw is not None:
+            long = bytes(raw).startswith(b'"models/') and not str(model).startswith("models/")
+            settings[name] = raw_of(f"models/{model}" if long else model)
+    _drop(settings, (*ALSO_MODELS, *OTHER_MODELS))
 
 
-def _disable(members: Members, disabled: object, asked: ParsedRequest) -> None:
-    names = disabled_by({"disable": disabled})
-
-    def change(settings: Members) -> None:
-        if "tools" in names:
-            _drop(settings, _TOOLS)
-            _drop_within(settings, ("container",), ("skills",))
-            for name in LISTS:
-                if name in settings:
-                    settings[name] = _without_tools(settings[name])
-        if "reasoning" in names:
-            _drop(settings, _REASONING)
-            _drop_within(settings, (OUTPUT_CONFIG,), ("effort",))
-        if "stream" in names and "stream" in settings:
-            settings["stream"] = raw_of(False)
-            _drop(settings, ("stream_options",))
-
-    change(members)
-    _within(members, change)
+def _disable(settings: Members, names: Collection[object]) -> None:
+    if "tools" in names:
+        _drop(settings, _TOOLS)
+        _drop_within(settings, "container", "skills")
+        for name in LISTS:
+            if name in settings:
+                settings[name] = _without_tools(settings[name])
+    if "reasoning" in names:
+        _drop(settings, _REASONING)
+        _drop_within(settings, OUTPUT_CONFIG, "effort")
+    if "stream" in names and "stream" in settings:
+        settings["stream"] = raw_of(False)
+        _drop(settings, ("stream_options",))
 
 
 def _without_tools(raw: msgspec.Raw) -> msgspec.Raw:
@@ -420,7 +418,7 @@ def _without_tools(raw: msgspec.Raw) -> msgspec.Raw:
     return raw if len(left) == len(every) else raw_of(left)
 
 
-def _cap(members: Members, limit: object, asked: ParsedRequest, endpoint: Endpoint) -> None:
+def _cap(members: Members, limit: object, endpoint: Endpoint) -> None:
     """Set a cap where a session is to be, as a response of it has one."""
     if not endpoint.name.startswith(_REALTIME):
         return
@@ -445,23 +443,21 @@ def _drop(members: Members, names: tuple[str, ...]) -> None:
         members.pop(name, None)
 
 
-def _drop_within(members: Members, containers: tuple[str, ...], names: tuple[str, ...]) -> None:
-    for container in containers:
-        inner = inner_of(members, container)
-        if inner is not None and any(name in inner for name in names):
-            _drop(inner, names)
-            members[container] = raw_of(inner)
+def _drop_within(members: Members, container: str, name: str) -> None:
+    inner = inner_of(members, container)
+    if inner is not None and name in inner:
+        _drop(inner, (name,))
+        members[container] = raw_of(inner)
 
 
-def _lower_caps(members: Members, limit: object, asked: ParsedRequest) -> None:
+def _lower_caps(members: Members, most: int, asked: ParsedRequest, endpoint: Endpoint) -> None:
     """Lower every cap to a limit, in settings within others too; one is set where none is read.
 
     Where nothing is known to cap output (pictures, sound, unknown paths), none is set.
 
     Raises:
-        RewriteError: the limit is none, or the body's own cap is 0, which hosts read differently.
+        RewriteError: the body's own cap is 0, which hosts read differently.
     """
-    most = _checked(limit)
 
     def lower(settings: Members) -> None:
         _lower(settings, most)
@@ -469,17 +465,9 @@ def _lower_caps(members: Members, limit: object, asked: ParsedRequest) -> None:
 
     _within(members, lower)
     _lower(members, most)
-    endpoint = endpoint_of(asked.path)
     rules = caps_of(endpoint)
     if endpoint.kind is Kind.UNKNOWN:
         rules = caps_by_usage(asked.usage_format)
     if rules.names and isinstance(asked.document, dict) and not rules.hold(asked.document):
         _set_cap(members, rules, most)
     _lower_thinking(members, most)
-
-
-_CHANGES: Mapping[str, Callable[[Members, Any, ParsedRequest], None]] = {
-    "model": _set_model,
-    "max_output_tokens": _lower_caps,
-    "disable": _disable,
-}
