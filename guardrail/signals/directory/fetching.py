@@ -184,7 +184,8 @@ class Background:
         async def run() -> T:
             return await call()
 
-        return asyncio.run_coroutine_threadsafe(run(), self._running())
+        loop = self._running()
+        return asyncio.run_coroutine_threadsafe(run(), loop)
 
     def close(self) -> None:
         """Cancel what is under way and stop the loop, if this process has started it."""
@@ -199,15 +200,17 @@ class Background:
     def _running(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None or self._process != os.getpid():
-                self._process = os.getpid()
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(
-                    target=_run,
-                    args=(self._loop, self._ending),
-                    name="guardrail-directory",
-                    daemon=True,
+                loop = asyncio.new_event_loop()
+                thread = threading.Thread(
+                    target=_run, args=(loop, self._ending), name="guardrail-directory", daemon=True
                 )
-                self._thread.start()
+                try:
+                    thread.start()
+                except BaseException:
+                    # The system has no thread to give now; the next call asks it again.
+                    loop.close()
+                    raise
+                self._process, self._loop, self._thread = os.getpid(), loop, thread
             return self._loop
 
 

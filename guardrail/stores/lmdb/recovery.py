@@ -189,8 +189,13 @@ class Copier:
 
     def start(self, env: lmdb.Environment) -> None:
         """Start to make a copy, which takes the former one's place when it is whole."""
-        self._thread = threading.Thread(target=self._make, args=(env,), daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._make, args=(env,), daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as problem:  # the system has no thread to give now
+            LOG.error("no copy of `%s` could be made: %s", self.files.data, problem)
+        else:
+            self._thread = thread
 
     def wait(self) -> None:
         """Wait until no copy is being made."""

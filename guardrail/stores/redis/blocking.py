@@ -301,7 +301,14 @@ class Pool:
             return
         self._connecting = True
         self._problem = None
-        threading.Thread(target=self._open, name="guardrail-connect", daemon=True).start()
+        try:
+            threading.Thread(target=self._open, name="guardrail-connect", daemon=True).start()
+        except BaseException as problem:
+            # The system has no thread to give now; the next call asks it again.
+            self._connecting = False
+            if isinstance(problem, RuntimeError):
+                raise unreachable(problem, self.where) from problem
+            raise
 
     def _open(self) -> None:
         connection: BlockingConnection | None = None
@@ -335,7 +342,9 @@ class BlockingServers(Servers[Pool]):
     def in_background(self, steps: Steps[None]) -> None:
         """Have steps performed in a thread."""
         work = partial(performed, steps)
-        threading.Thread(target=work, name="guardrail-look", daemon=True).start()
+        # Where the system has no thread to give now, a later call looks.
+        with suppress(RuntimeError):
+            threading.Thread(target=work, name="guardrail-look", daemon=True).start()
 
     def look(self) -> None:
         """Take the replies that have come since, and look whether the primary is another one."""
