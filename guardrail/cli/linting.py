@@ -57,8 +57,10 @@ def lint(
     setting = Setting(now=moment_of(as_of), doors=door or [], store=store, geo=geo)
     asked = LintRequest(paths=paths, setting=setting, fail_on=fail_on.severity)
     files = Files(reads={"the policies": paths, "the country database": [geo]})
-    run = lambda reports: run_lint(asked, reports)  # noqa: E731
-    raise typer.Exit(reported(run, output, form, name="lint", files=files))
+    code = reported(
+        lambda reports: run_lint(asked, reports), output, form, name="lint", files=files
+    )
+    raise typer.Exit(code)
 
 
 def run_lint(asked: LintRequest, reports: Reports) -> int:
