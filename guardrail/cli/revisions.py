@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from guardrail.cli.loading import load
-from guardrail.errors import PolicyError, SettingError, Span
+from guardrail.errors import Diagnostic, PolicyError, SettingError, Span
 from guardrail.model.policy import PolicySet
 
 _PATIENCE = 60
@@ -39,11 +39,16 @@ def load_version(name: str, *, expected: Sequence[str] = ()) -> PolicySet:
             raise SettingError(f"`{name}`: there is nothing at `{path}` in `{revision}`")
         prefix = f"{PurePosixPath(folder).as_posix()}/"
         try:
-            return _renamed(load([str(inside)], expected=expected), prefix, f"{revision}:")
-        except PolicyError as error:
-            raise PolicyError(
-                [replace(d, span=_moved(d.span, prefix, f"{revision}:")) for d in error.diagnostics]
-            ) from None
+            policies = load([str(inside)], expected=expected)
+        except PolicyError:
+            # The file of a list may stand anywhere in the repository.
+            _unpack(_archive(name, revision, "."), Path(folder))
+            try:
+                policies = load([str(inside)], expected=expected)
+            except PolicyError as error:
+                told = [_told(one, prefix, f"{revision}:") for one in error.diagnostics]
+                raise PolicyError(told) from None
+        return _renamed(policies, prefix, f"{revision}:")
 
 
 def _archive(name: str, revision: str, path: str) -> bytes:
@@ -94,6 +99,11 @@ def _unpack(archive: bytes, folder: Path) -> None:
             path = folder.joinpath(*parts)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content.read())
+
+
+def _told(found: Diagnostic, prefix: str, revision: str) -> Diagnostic:
+    help = None if found.help is None else found.help.replace(prefix, revision)
+    return replace(found, span=_moved(found.span, prefix, revision), help=help)
 
 
 def _moved(span: Span, prefix: str, revision: str) -> Span:

@@ -172,11 +172,12 @@ LINT_ENTRIES = (
     ),
     Explanation(
         "GR226",
-        "comma within a list's entry",
+        "list's entry that holds more than a value",
         'rules:\n  - {id: own, when: {account.id: {in: ["a1, a2"]}}, unknown: skip, block: {}}',
         "rules:\n  - {id: own, when: {account.id: {in: [a1, a2]}}, unknown: skip, block: {}}",
         "Two values in one pair of quotes, or with a space between them, are one value that no "
-        "request has.",
+        "request has. In a list's file a line is a value as it is: quotes around it, a hyphen "
+        "before it and a comma behind it are parts of it.",
     ),
     Explanation(
         "GR227",

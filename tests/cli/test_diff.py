@@ -129,6 +129,29 @@ def test_a_version_may_be_a_revision(run, folder, monkeypatch):
     assert broken.out.startswith("HEAD:set/p.yaml:")
 
 
+def test_a_list_of_a_revision_may_stand_beside_its_policies(run, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    (folder / "set").mkdir()
+    (folder / "lists").mkdir()
+    policy = POLICY.replace("in: [CU, IR]", "in: $embargoed").replace(
+        "rules:", "lists: {embargoed: {file: ../lists/e.txt}}\nrules:", 1
+    )
+    (folder / "set" / "p.yaml").write_text(policy)
+    (folder / "lists" / "e.txt").write_text("CU\nIR\n")
+    git("init", "-q")
+    git("add", "set", "lists")
+    git("commit", "-qm", "first")
+    (folder / "lists" / "e.txt").write_text("CU\n")
+
+    for old in ("HEAD:set", "HEAD:set/p.yaml"):
+        assert 'e.g. {"geo.country": "IR"}\n' in run("diff", old, "set").out
+    git("rm", "-q", "--cached", "lists/e.txt")
+    git("commit", "-qm", "without")
+    lost = run("diff", "HEAD:set", "set")
+    assert lost.code == 3
+    assert "it is looked for beside `HEAD:set/p.yaml`" in lost.out
+
+
 def test_a_revision_outside_of_a_repository_is_said_to_be_none(run, folder, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(folder.parent))

@@ -803,6 +803,32 @@ def test_a_ban_is_found_never_to_come_where_no_pace_of_refusals_brings_it(tmp_pa
     assert ("GR234" in {one.code for one in found(tmp_path)}) is not comes
 
 
+@pytest.mark.parametrize(
+    ("line", "advice"),
+    [
+        ("- acct_2", "write `acct_2`"),
+        ('"acct_2"', "write `acct_2`"),
+        ("'acct_2',", "write `acct_2`"),
+        ("acct_2, # the second", "write `acct_2`"),
+        ("acct_2,acct_3", "write each in a line of its own"),
+        ("acct_2 acct_3", "write each in a line of its own"),
+        ("acct-2", None),
+        ('acct"2', None),
+        ("acct_2 # the second", None),
+    ],
+)
+def test_a_line_of_a_list_that_is_written_as_elsewhere_is_found(tmp_path, line, advice):
+    text = f"{START}policy: listing\nlists: {{own: {{file: own.txt}}}}\n" + rules(
+        rule("m", "when: {account.id: {in: $own}}", SKIP, BLOCK)
+    ).removeprefix(START)
+    (tmp_path / "listing.yaml").write_text(text, "utf-8")
+    (tmp_path / "own.txt").write_text(f"acct_1\n{line}\n", "utf-8")
+    told = [(one.code, one.span.line, (one.help or "")) for one in found(tmp_path)]
+
+    assert [(code, at) for code, at, _ in told] == ([] if advice is None else [("GR226", 2)])
+    assert all(help.endswith(str(advice)) for _, _, help in told)
+
+
 FINE = {
     "a ban after a refusal in every second": rules(
         rule("m", "when: {account.tier: email, request.capability: chat}", SKIP,

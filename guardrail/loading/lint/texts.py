@@ -50,6 +50,13 @@ def lint_texts(written: Written) -> None:
             _comma(written, tested)
 
 
+def _bare(line: str) -> str:
+    """Return the value in a line that is written as in YAML, in JSON or in a CSV."""
+    value = re.sub(r"^-\s+", "", line).rstrip(",").strip()
+    is_quoted = len(value) > 2 and value[0] == value[-1] and value[0] in "\"'"
+    return value[1:-1] if is_quoted else value
+
+
 def _typographic(written: Written) -> None:
     for _, section in written.sections():
         for _, node in scalars_in(section):
@@ -244,12 +251,19 @@ def _comma(written: Written, tested: Tested) -> None:
     if tested.fact.type not in (FactType.STRING, FactType.LIST):
         return
     spaced = tested.fact.name in _IDENTIFIERS and re.search(r"\S\s+\S", text)
+    if tested.from_file and (bare := _bare(text)) != text and not re.search(r"[\s,]", bare):
+        message = f"{quoted(text)} is one value, with all that stands around it"
+        help = f"a list's file has a value a line, as it is: write {quoted(bare)}"
+        written.scope.findings.report("GR226", tested.node, message, help=help)
+        return
     # A browser calls itself by sentences with commas; values that follow each other are words.
     if not spaced and not re.fullmatch(r"[^\s,]+(?:\s*,\s*[^\s,]+)+,?", text):
         return
     parts = [part for part in re.split(r"\s*,\s*|\s+" if spaced else r"\s*,\s*", text) if part]
     message = f"{quoted(text)} is one entry of the list"
     help = f"write a comma between entries: `[{', '.join(parts[:4])}]`"
-    if tested.node.quoted and len(parts) > 1:
+    if tested.from_file:
+        help = "write each in a line of its own"
+    elif tested.node.quoted and len(parts) > 1:
         help = f"quote each entry on its own: `[{', '.join(parts[:4])}]`"
     written.scope.findings.report("GR226", tested.node, message, help=help)

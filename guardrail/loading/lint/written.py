@@ -26,13 +26,15 @@ _OF_VALUES = ("in", "not_in", "not", "prefix", "cidr")
 class Tested(NamedTuple):
     """A value that a fact is compared with: where it is written, and by which operator.
 
-    `operator` is `in` for a bare value. `in_list` tells an entry of a list.
+    `operator` is `in` for a bare value. `in_list` tells an entry of a list, `from_file` a line of
+    a list's file.
     """
 
     fact: Fact
     operator: str
     node: Scalar
     in_list: bool
+    from_file: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +102,10 @@ class Written:
             for part in node.parts:
                 yield from self._compared(fact, operator, part, in_list=True)
         elif (listed := list_name(node)) is not None:
-            known = self.lists.get(listed)
-            for part in () if known is None else known.entries:
-                if isinstance(part, Scalar):
-                    yield Tested(fact, operator, part, True)
+            listing = self.lists.get(listed)
+            for part in () if listing is None else listing.entries:
+                if listing is not None and isinstance(part, Scalar):
+                    yield Tested(fact, operator, part, True, listing.from_file)
         else:
             yield Tested(fact, operator, node, in_list)
 
