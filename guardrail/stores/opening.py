@@ -141,7 +141,8 @@ def _with_certificate(address: Address, stated: Mapping[str, Any], shown: str) -
             f"process may read, with a key that has no password, in `{CERTIFICATE}` and "
             f"`{PRIVATE_KEY}`"
         ) from problem
-    return replace(address, certificate=certificate, key=key)
+    # On an event loop, redis-py 5 shows none unless both are named.
+    return replace(address, certificate=certificate, key=key or certificate)
 
 
 _SCHEMES: Mapping[str, Callable[[str, SplitResult, Sequence[bytes]], Store]] = MappingProxyType(
