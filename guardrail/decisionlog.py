@@ -117,7 +117,8 @@ class JsonLines:
             SettingError: it cannot be opened.
         """
         self._path = Path(path)
-        self._lock = threading.Lock()
+        # A request that is collected as garbage may end within a call of the same thread.
+        self._lock = threading.RLock()
         self._file = -1
         self._identity = (0, 0)
         self._closed = self._torn = False

@@ -34,7 +34,8 @@ class Counts:
     """Counts in the memory of this process; safe between threads."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # A request that is collected as garbage may end within a call of the same thread.
+        self._lock = threading.RLock()
         self._counts: dict[str, int] = {}
         # Events are counted without a lock, and without a call of ours: a count goes up by one
         # when it is looked at, too, and that is taken off.

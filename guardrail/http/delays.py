@@ -21,7 +21,8 @@ class DelaySlots:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._lock = threading.Lock()
+        # A request that is collected as garbage may end within a call of the same thread.
+        self._lock = threading.RLock()
         self._held: Counter[str] = Counter()
 
     def take(self, caller: str, most: int | None = None) -> bool:
@@ -46,7 +47,7 @@ class Threads:
 
     def __init__(self, stated: int) -> None:
         self._stated = stated
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._seen: WeakSet[threading.Thread] = WeakSet()
 
     def seen(self) -> None:

@@ -114,7 +114,8 @@ class LeaseThread:
 
     def __init__(self) -> None:
         self._open: WeakSet[Renewable] = WeakSet()
-        self._lock = threading.Lock()
+        # A request that is collected as garbage may end within a call of the same thread.
+        self._lock = threading.RLock()
         self._woken = threading.Event()
         self._pause: float | None = None
         self._closed = False

@@ -264,7 +264,8 @@ class BackgroundWork:
 
     def __init__(self, most: int = MOST_WAITING) -> None:
         self._most = most
-        self._lock = threading.Lock()
+        # A request that is collected as garbage may end within a call of the same thread.
+        self._lock = threading.RLock()
         self.waiting: dict[str, Decision] = {}
         """The decisions that wait."""
 
