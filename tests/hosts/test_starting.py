@@ -29,6 +29,7 @@ SERVERS = {
     "uvicorn": ("asgi", "uvicorn host:app --port {port}"),
     "uvicorn, workers": ("asgi", "uvicorn host:app --port {port} --workers 2"),
     "hypercorn": ("asgi", "hypercorn host:app --bind 127.0.0.1:{port}"),
+    "granian": ("asgi", "granian host:app --interface asgi --host 127.0.0.1 --port {port}"),
     "gunicorn, asgi": ("asgi", "gunicorn host:app -k asgi --bind 127.0.0.1:{port}"),
     "gunicorn": ("wsgi", "gunicorn host:app --bind 127.0.0.1:{port}"),
     "gunicorn, preloaded": ("wsgi", "gunicorn host:app --preload --bind 127.0.0.1:{port}"),
