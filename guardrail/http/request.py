@@ -60,17 +60,9 @@ class Head:
     the environ it was taken from. `named` has the first value of each header.
     """
 
-    _given = (
-        "method",
-        "path",
-        "whole_path",
-        "raw_path",
-        "query",
-        "headers",
-        "peer",
-        "http_version",
-        "subprotocols",
-        "connection",
+    _given = tuple(
+        "method path whole_path raw_path query headers peer http_version subprotocols "
+        "connection".split()
     )
     __slots__ = (*_given, "announces_body", "named", "repeats", "stated_length")
 

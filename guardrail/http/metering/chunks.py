@@ -21,14 +21,20 @@ AT_ONCE = 1 << 12
 _BEGIN, _NAME, _END = b"data: ", b"event: ", b"\n\n"
 
 
-# Members stand in the order in which hosts write them: so each is found where it is looked for.
-class _Said(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class _Strict(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """What has no other members; they stand in the order in which hosts write them.
+
+    So each is found where it is looked for.
+    """
+
+
+class _Said(_Strict):
     role: Any = None
     content: str | None = None
     refusal: None = None
 
 
-class _Choice(msgspec.Struct, forbid_unknown_fields=True, gc=False, kw_only=True):
+class _Choice(_Strict, kw_only=True):
     index: Any = None
     delta: _Said
     logprobs: None = None
@@ -37,7 +43,7 @@ class _Choice(msgspec.Struct, forbid_unknown_fields=True, gc=False, kw_only=True
     stop_reason: Any = None
 
 
-class _Chunk(msgspec.Struct, forbid_unknown_fields=True, gc=False, kw_only=True):
+class _Chunk(_Strict, kw_only=True):
     """A chunk of a chat; without a choice, it says nothing."""
 
     id: Any = None
@@ -57,33 +63,19 @@ class _Chunk(msgspec.Struct, forbid_unknown_fields=True, gc=False, kw_only=True)
         return choices[0].delta.content if choices else None
 
 
-class _Text(msgspec.Struct, forbid_unknown_fields=True, gc=False, tag="text_delta"):
+class _Text(_Strict, tag="text_delta"):
     text: str
 
 
-class _Thought(
-    msgspec.Struct,
-    forbid_unknown_fields=True,
-    gc=False,
-    tag="thinking_delta",
-    rename={"text": "thinking"},
-):
+class _Thought(_Strict, tag="thinking_delta", rename={"text": "thinking"}):
     text: str
 
 
-class _Input(
-    msgspec.Struct,
-    forbid_unknown_fields=True,
-    gc=False,
-    tag="input_json_delta",
-    rename={"text": "partial_json"},
-):
+class _Input(_Strict, tag="input_json_delta", rename={"text": "partial_json"}):
     text: str
 
 
-class _BlockDelta(
-    msgspec.Struct, forbid_unknown_fields=True, gc=False, kw_only=True, tag="content_block_delta"
-):
+class _BlockDelta(_Strict, kw_only=True, tag="content_block_delta"):
     """A piece of a block of Anthropic's."""
 
     model: ClassVar[str | None] = None
@@ -97,12 +89,7 @@ class _BlockDelta(
 
 
 class _TextDelta(
-    msgspec.Struct,
-    forbid_unknown_fields=True,
-    gc=False,
-    kw_only=True,
-    tag="response.output_text.delta",
-    rename={"words": "delta"},
+    _Strict, kw_only=True, tag="response.output_text.delta", rename={"words": "delta"}
 ):
     """A piece of a text of OpenAI's responses."""
 

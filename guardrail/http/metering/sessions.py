@@ -221,16 +221,6 @@ _TOOLS = ("toolResponse", "tool_response")
 _KNOWN = frozenset({*_SETUP, *_CONTENT, *_REALTIME, *_TOOLS})
 _SERVER = ("serverContent", "server_content")
 _USAGE = ("usageMetadata", "usage_metadata")
-_TELLS = {
-    "prompt_token_count": "promptTokenCount",
-    "responseTokenCount": "candidatesTokenCount",
-    "response_token_count": "candidatesTokenCount",
-    "thoughts_token_count": "thoughtsTokenCount",
-    "tool_use_prompt_token_count": "toolUsePromptTokenCount",
-    "cached_content_token_count": "cachedContentTokenCount",
-    "total_token_count": "totalTokenCount",
-}
-"""Names of the Live API's usage, as the rest of Gemini's API has them."""
 
 
 class LiveMeter(EventMeter):
@@ -315,9 +305,7 @@ class LiveMeter(EventMeter):
             running.passed(text)
         self._calling = self._calling or bool(calls)
         if usage:
-            told = {_TELLS.get(name, name): figure for name, figure in usage.items()}
-            figures = figures_of(told, UsageFormat.GEMINI)
-            for unit, amount in figures.items():
+            for unit, amount in figures_of(usage, UsageFormat.GEMINI).items():
                 running.told[unit] = max(amount, running.told.get(unit, 0))
 
     def _configure(self, setup: Mapping[str, Any]) -> None:

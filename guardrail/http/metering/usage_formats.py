@@ -57,6 +57,13 @@ _GEMINI = frozenset(
     "prompt_token_count candidates_token_count thoughts_token_count total_token_count "
     "total_input_tokens total_output_tokens".split()
 )
+_WRITTEN_BY_GEMINI = tuple(
+    "candidatesTokenCount candidates_token_count responseTokenCount response_token_count "
+    "generation_token_count total_output_tokens".split()
+)
+_USED_BY_GEMINI = tuple(
+    "toolUsePromptTokenCount tool_use_prompt_token_count total_tool_use_tokens".split()
+)
 _BEDROCK = frozenset("inputTokens outputTokens inputTokenCount outputTokenCount".split())
 _MOST_ITERATIONS = 10_000
 _LONGEST_COUNT = 16
@@ -172,6 +179,17 @@ def _is_lower(value: object, before: object) -> bool:
     return then is not None and (now is None or now < then)
 
 
+def _found(
+    incoming: int | None, outgoing: int | None, cached: int | None, reasoning: int | None
+) -> _Found:
+    return {
+        "input_tokens": incoming,
+        "output_tokens": outgoing,
+        "cached_input_tokens": cached,
+        "reasoning_tokens": reasoning,
+    }
+
+
 def _openai(usage: Mapping[str, object]) -> _Found:
     incoming = _most(usage, *_INPUTS)
     outgoing = _most(usage, *_OUTPUTS)
@@ -216,12 +234,7 @@ def _openai(usage: Mapping[str, object]) -> _Found:
             incoming = max(total - outgoing, incoming or 0)
         elif incoming is not None:
             outgoing = max(total - incoming, outgoing or 0)
-    return {
-        "input_tokens": incoming,
-        "output_tokens": outgoing,
-        "cached_input_tokens": cached,
-        "reasoning_tokens": reasoning,
-    }
+    return _found(incoming, outgoing, cached, reasoning)
 
 
 def _aside(left: int, reasoning: int, cached: Iterable[int | None]) -> int:
@@ -269,12 +282,9 @@ def _anthropic_once(usage: Mapping[str, object]) -> _Found:
     fresh = _most(usage, "input_tokens")
     thinking = _detail(usage, _OUTPUT_DETAILS, "thinking_tokens")
     outgoing = _most(usage, "output_tokens")
-    return {
-        "input_tokens": None if fresh is None else fresh + (cached or 0) + (created or 0),
-        "output_tokens": outgoing if outgoing is None else max(outgoing, thinking or 0),
-        "cached_input_tokens": cached,
-        "reasoning_tokens": thinking,
-    }
+    incoming = None if fresh is None else fresh + (cached or 0) + (created or 0)
+    outgoing = None if outgoing is None else max(outgoing, thinking or 0)
+    return _found(incoming, outgoing, cached, thinking)
 
 
 def _iterations(listed: object) -> Iterable[Mapping[str, object]]:
@@ -303,52 +313,26 @@ def _bedrock(usage: Mapping[str, object]) -> _Found:
     incoming = None if fresh is None else fresh + (cached or 0) + (written or 0)
     if total is not None and incoming is not None:
         outgoing = max(total - incoming, outgoing or 0)
-    return {
-        "input_tokens": incoming,
-        "output_tokens": outgoing,
-        "cached_input_tokens": cached,
-        "reasoning_tokens": None,
-    }
+    return _found(incoming, outgoing, cached, None)
 
 
 def _gemini(usage: Mapping[str, object]) -> _Found:
     prompt = _most(usage, "promptTokenCount", "prompt_token_count", "total_input_tokens")
-    candidates = _larger(
-        _most(
-            usage,
-            "candidatesTokenCount",
-            "candidates_token_count",
-            "responseTokenCount",
-            "response_token_count",
-            "generation_token_count",
-            "total_output_tokens",
-        ),
-        _modal(usage, "candidatesTokensDetails", "responseTokensDetails"),
-    )
+    written = _most(usage, *_WRITTEN_BY_GEMINI)
+    candidates = _larger(written, _modal(usage, "candidatesTokensDetails", "responseTokensDetails"))
     thoughts = _most(usage, "thoughtsTokenCount", "thoughts_token_count", "total_thought_tokens")
     total = _most(usage, "totalTokenCount", "total_token_count", "total_tokens")
     incoming = _larger(prompt, _modal(usage, "promptTokensDetails"))
     if incoming is not None:
-        used = _most(
-            usage,
-            "toolUsePromptTokenCount",
-            "tool_use_prompt_token_count",
-            "total_tool_use_tokens",
-        )
+        used = _most(usage, *_USED_BY_GEMINI)
         incoming += _larger(used, _modal(usage, "toolUsePromptTokensDetails")) or 0
     outgoing = None
     if candidates is not None or thoughts is not None:
         outgoing = (candidates or 0) + (thoughts or 0)
     if incoming is not None and total is not None:
         outgoing = max(total - incoming, outgoing or 0)
-    return {
-        "input_tokens": incoming,
-        "output_tokens": outgoing,
-        "cached_input_tokens": _most(
-            usage, "cachedContentTokenCount", "cached_content_token_count", "total_cached_tokens"
-        ),
-        "reasoning_tokens": thoughts,
-    }
+    cached = ("cachedContentTokenCount", "cached_content_token_count", "total_cached_tokens")
+    return _found(incoming, outgoing, _most(usage, *cached), thoughts)
 
 
 def _modal(usage: Mapping[str, object], *names: str) -> int | None:

@@ -60,8 +60,6 @@ def caps_by_usage(usage_format: UsageFormat) -> CapRules:
     return _BY_USAGE.get(usage_format, NO_CAPS)
 
 
-__all__ = ["CAPS", "FLOORS", "Counts", "counts_of", "likely_completions", "whole"]
-
 _OUTPUT = frozenset({*CAPS, *FLOORS})
 _COUNTED = _OUTPUT | MULTIPLIERS
 # A host of these may be told to go on without end, or to the end of its context.

@@ -12,13 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 import msgspec
 
 from guardrail.http.dialects import UsageFormat
-from guardrail.http.parsing.caps import (
-    CAPS,
-    FLOORS,
-    REALTIME,
-    caps_by_usage,
-    caps_of,
-)
+from guardrail.http.parsing.caps import REALTIME, caps_by_usage, caps_of
 from guardrail.http.parsing.endpoints import JSON_FIELDS, CapRules, Endpoint, Kind, endpoint_of
 from guardrail.http.parsing.folding import AT_ONCE, fold, unfold
 from guardrail.http.parsing.json_body import (
@@ -32,6 +26,8 @@ from guardrail.http.parsing.json_body import (
 )
 from guardrail.http.parsing.members import (
     ALSO_MODELS,
+    CAPS,
+    FLOORS,
     MODELS,
     OTHER_MODELS,
     OUTPUT_CONFIG,

@@ -271,8 +271,7 @@ def _unseen(every: Sequence[Members]) -> tuple[int, bool]:
             count, opaque = count + 1, True
         if _ELSEWHERE.isdisjoint(members):
             continue
-        referring = STORED if settles else STORED_ANYWHERE
-        found = sum(_refers(members, name) for name in referring)
+        found = len(_referred(members, settles))
         count, opaque = count + found, opaque or found > 0
         if members.get("type") not in _CITED:
             count += sum(members.get(name) is not None for name in STORED_FILES)
@@ -286,6 +285,11 @@ def _unseen(every: Sequence[Members]) -> tuple[int, bool]:
 def _is_stored(prompt: object) -> bool:
     """Whether a prompt is stored: llama.cpp has one of words beside pictures."""
     return isinstance(prompt, dict) and not prompt.keys() <= _WORDS_AND_PICTURES
+
+
+def _referred(members: Mapping[str, object], settles: bool) -> list[str]:
+    """Return the members that refer to something that is stored."""
+    return [name for name in (STORED if settles else STORED_ANYWHERE) if _refers(members, name)]
 
 
 def _refers(members: Mapping[str, object], name: str) -> bool:
@@ -305,11 +309,7 @@ def _only_goes_on(every: Sequence[Members]) -> bool:
     """Whether all that a body refers to is a conversation: tools are handed over anew in it."""
     return not any(
         (settles and _is_stored(members.get("prompt")))
-        or any(
-            _refers(members, name)
-            for name in (STORED if settles else STORED_ANYWHERE)
-            if name not in _TALKS
-        )
+        or not set(_TALKS).issuperset(_referred(members, settles))
         for _, members, settles in every
     )
 

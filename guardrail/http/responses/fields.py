@@ -147,24 +147,21 @@ def _partition(counter: str, key: bytes) -> str:
 Names = tuple[bytes, bytes, bytes]
 """The fields of one unit: its limit, what remains of it, and when it resets."""
 
-OPENAI_NAMES: Mapping[str, Names] = {
-    unit: (
-        f"x-ratelimit-limit-{unit}".encode(),
-        f"x-ratelimit-remaining-{unit}".encode(),
-        f"x-ratelimit-reset-{unit}".encode(),
+
+def _names(form: str, unit: str) -> Names:
+    limit, left, reset = (
+        form.format(part=part, unit=unit).encode() for part in ("limit", "remaining", "reset")
     )
-    for unit in ("requests", "tokens")
+    return limit, left, reset
+
+
+OPENAI_NAMES: Mapping[str, Names] = {
+    unit: _names("x-ratelimit-{part}-{unit}", unit) for unit in ("requests", "tokens")
 }
 ANTHROPIC_NAMES: Mapping[str, Names] = {
-    unit: (
-        f"anthropic-ratelimit-{unit.replace('_', '-')}-limit".encode(),
-        f"anthropic-ratelimit-{unit.replace('_', '-')}-remaining".encode(),
-        f"anthropic-ratelimit-{unit.replace('_', '-')}-reset".encode(),
-    )
+    unit: _names("anthropic-ratelimit-{unit}-{part}", unit.replace("_", "-"))
     for unit in ("requests", "tokens", "input_tokens", "output_tokens")
 }
-
-
 VENDOR_NAMES: Mapping[Dialect, Mapping[str, Names]] = {
     Dialect.OPENAI: OPENAI_NAMES,
     _ANTHROPIC: ANTHROPIC_NAMES,
