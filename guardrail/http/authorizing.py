@@ -23,8 +23,8 @@ from guardrail.http.documents import UNDECODABLE
 from guardrail.http.identity.caller import CREDENTIAL_FIELDS
 from guardrail.http.parsing.values import FREE
 from guardrail.http.request import SHORTLY, Field, Head
-from guardrail.http.responses import Addressee, Answer, Style, answer
-from guardrail.http.responses.refusals import Refusal
+from guardrail.http.responses import Addressee, Answer, Style, answer, answer_of
+from guardrail.http.responses.refusals import JSON, UNCHECKED, Refusal
 from guardrail.model.facts import CAPABILITIES, Fact
 
 STATUS = b"x-guardrail-status"
@@ -129,7 +129,7 @@ def refusal_for(profile: Profile, refused: Answer, addressee: Addressee, style: 
             status=429,
             kind="requests",
             code="limits_unavailable",
-            message="Limits cannot be checked right now; nothing was charged. Try again shortly.",
+            message=UNCHECKED,
             wait=SHORTLY,
         )
         return answer(busy, addressee, style, request_id)
@@ -205,9 +205,7 @@ def not_asked(what: str) -> Answer:
 
 def _json(status: int, document: Mapping[str, object]) -> Answer:
     body = msgspec.json.encode(document, enc_hook=_listed)
-    length = str(len(body)).encode("ascii")
-    headers = [(b"content-type", b"application/json"), (b"content-length", length)]
-    return Answer(status, [*headers, (b"cache-control", b"no-store")], body)
+    return answer_of(status, JSON, body, (b"cache-control", b"no-store"))
 
 
 def _listed(value: object) -> object:

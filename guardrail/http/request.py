@@ -34,10 +34,10 @@ from guardrail.http.parsing.obligations import disabled_by
 from guardrail.http.parsing.rewriting import CHANGES
 from guardrail.http.parsing.shape import names_models
 from guardrail.http.parsing.values import FREE
-from guardrail.http.responses import Addressee, Answer, answer, refuse
+from guardrail.http.responses import Addressee, Answer, answer, answer_of, refuse
 from guardrail.http.responses.client_view import NO_WAIT, Wait
 from guardrail.http.responses.fields import is_preflight
-from guardrail.http.responses.refusals import Refusal
+from guardrail.http.responses.refusals import UNCHECKED, Refusal
 from guardrail.http.settings.values import HttpSettings, OwnRefusal
 from guardrail.model.effects import Effect
 from guardrail.signals import ClientAddress, Signal
@@ -456,8 +456,7 @@ class Request:
 
     def failed(self) -> Answer:
         """Return the answer where we failed, before the host was asked."""
-        message = "Limits cannot be checked right now; nothing was charged. Try again shortly."
-        return self.refused(503, "guard_failed", message)
+        return self.refused(503, "guard_failed", UNCHECKED)
 
     def refused(
         self, status: int, code: str, message: str, *, param: str | None = None, close: bool = False
@@ -544,6 +543,4 @@ def is_scrape(head: Head, settings: HttpSettings) -> bool:
 
 def counts_answer(text: str) -> Answer:
     """Return counts in the text format of Prometheus as an answer."""
-    body = text.encode()
-    kind = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
-    return Answer(200, [kind, (b"content-length", b"%d" % len(body))], body)
+    return answer_of(200, b"text/plain; version=0.0.4; charset=utf-8", text.encode())

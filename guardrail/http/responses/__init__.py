@@ -37,6 +37,7 @@ __all__ = [
     "TurnRefusal",
     "admitted_fields",
     "answer",
+    "answer_of",
     "degraded_turn",
     "own_refused_turn",
     "refuse",
@@ -64,6 +65,12 @@ class TurnRefusal(NamedTuple):
     reason: str
 
 
+def answer_of(status: int, kind: bytes, body: bytes, *fields: Field) -> Answer:
+    """Return an answer with a body of some media type, and further fields."""
+    framed = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
+    return Answer(status, [*framed, *fields], body)
+
+
 def refuse(decision: Decision, addressee: Addressee, style: Style) -> Answer:
     """Return the answer to a request that a decision refuses."""
     reading = view_of(decision)
@@ -87,21 +94,15 @@ def answer(
     else:
         kind, document = JSON, error_body(refusal, addressee.dialect, request_id)
     body = encoded(document)
-    headers = [
-        (b"content-type", kind),
-        (b"content-length", str(len(body)).encode("ascii")),
-        (b"cache-control", b"no-store"),
-        *_waiting(refusal),
-        *more,
-        (id_field(addressee.dialect), request_id.encode("ascii")),
-    ]
+    named = id_field(addressee.dialect), request_id.encode("ascii")
+    headers = [(b"cache-control", b"no-store"), *_waiting(refusal), *more, named]
     if refusal.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if refusal.status == 451:
         headers.append((b"link", f'<{_address(style.blocked_by)}>; rel="blocked-by"'.encode()))
     if style.cross_origin is not None:
         headers += style.cross_origin.fields(addressee.headers)
-    return Answer(refusal.status, headers, body)
+    return answer_of(refusal.status, kind, body, *headers)
 
 
 def refused_turn(decision: Decision, style: Style, caller: TurnCaller) -> TurnRefusal:
@@ -145,14 +146,9 @@ def _address(text: str) -> str:
 
 def _waiting(refusal: Refusal) -> list[Field]:
     wait = refusal.wait
-    fields: list[Field] = []
-    if wait.seconds is not None:
-        fields.append((b"retry-after", str(wait.seconds).encode("ascii")))
-    if wait.millis is not None:
-        fields.append((b"retry-after-ms", str(wait.millis).encode("ascii")))
-    if not wait.retry:
-        fields.append((b"x-should-retry", b"false"))
-    return fields
+    told = ((b"retry-after", wait.seconds), (b"retry-after-ms", wait.millis))
+    fields = [(name, b"%d" % amount) for name, amount in told if amount is not None]
+    return fields if wait.retry else [*fields, (b"x-should-retry", b"false")]
 
 
 def _wants_problem(headers: Iterable[Field]) -> bool:

@@ -19,6 +19,9 @@ STORE_UNAVAILABLE = "store-unavailable"
 OURS = frozenset({STORE_UNAVAILABLE, FACTS_UNAVAILABLE, INVALID_FACT})
 """Reasons that are our failure, not the caller's."""
 
+UNCHECKED = "Limits cannot be checked right now; nothing was charged. Try again shortly."
+"""What a client is told where we fail."""
+
 ABNORMAL = "abnormal_usage_detected"
 PLACES = frozenset({"geo.country", "payment.country"})
 STANDINGS = frozenset({"enforcement.status"})
@@ -113,7 +116,7 @@ def _our_failure(decision: Decision, wait: Wait) -> Refusal:
         status=503,
         kind="service_unavailable_error",
         code=(decision.reason or "unavailable").replace("-", "_"),
-        message="Limits cannot be checked right now; nothing was charged. Try again shortly.",
+        message=UNCHECKED,
         reason=decision.reason,
         wait=wait,
     )
@@ -177,36 +180,27 @@ PROBLEM = b"application/problem+json"
 PROBLEMS = "https://iana.org/assignments/http-problem-types#"
 """Where draft-ietf-httpapi-ratelimit-headers-11 registers its problem types."""
 
-ANTHROPIC_TYPES = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    402: "billing_error",
-    403: "permission_error",
-    404: "not_found_error",
-    408: "timeout_error",
-    413: "request_too_large",
-    415: "invalid_request_error",
-    429: "rate_limit_error",
-    451: "permission_error",
-    504: "timeout_error",
-    529: "overloaded_error",
+ERRORS: Mapping[int, tuple[str, str]] = {
+    400: ("invalid_request_error", "INVALID_ARGUMENT"),
+    401: ("authentication_error", "UNAUTHENTICATED"),
+    402: ("billing_error", "FAILED_PRECONDITION"),
+    403: ("permission_error", "PERMISSION_DENIED"),
+    404: ("not_found_error", "NOT_FOUND"),
+    408: ("timeout_error", "DEADLINE_EXCEEDED"),
+    413: ("request_too_large", "INVALID_ARGUMENT"),
+    415: ("invalid_request_error", "INVALID_ARGUMENT"),
+    429: ("rate_limit_error", "RESOURCE_EXHAUSTED"),
+    451: ("permission_error", "PERMISSION_DENIED"),
+    503: ("api_error", "UNAVAILABLE"),
+    504: ("timeout_error", "DEADLINE_EXCEEDED"),
+    529: ("overloaded_error", "UNKNOWN"),
 }
+"""Anthropic's types of errors, and gRPC codes, by statuses; source: google/rpc/code.proto."""
 
-GOOGLE_STATUSES = {
-    400: "INVALID_ARGUMENT",
-    401: "UNAUTHENTICATED",
-    402: "FAILED_PRECONDITION",
-    403: "PERMISSION_DENIED",
-    404: "NOT_FOUND",
-    408: "DEADLINE_EXCEEDED",
-    413: "INVALID_ARGUMENT",
-    415: "INVALID_ARGUMENT",
-    429: "RESOURCE_EXHAUSTED",
-    451: "PERMISSION_DENIED",
-    503: "UNAVAILABLE",
-    504: "DEADLINE_EXCEEDED",
-}
-"""HTTP to gRPC codes; source: google/rpc/code.proto."""
+
+def _errors(status: int) -> tuple[str, str]:
+    ours = "api_error" if status >= 500 else "invalid_request_error"
+    return ERRORS.get(status, (ours, "UNKNOWN"))
 
 
 def error_body(refusal: Refusal, dialect: Dialect, request_id: str) -> dict[str, Any]:
@@ -303,7 +297,7 @@ def _openai(refusal: Refusal) -> dict[str, Any]:
 
 def _anthropic(refusal: Refusal, request_id: str) -> dict[str, Any]:
     error = {
-        "type": ANTHROPIC_TYPES.get(refusal.status, _anthropic_class(refusal.status)),
+        "type": _errors(refusal.status)[0],
         "message": refusal.message,
         "details": {"error_code": _error_code(refusal)},
     }
@@ -327,13 +321,9 @@ def _gemini(refusal: Refusal) -> dict[str, Any]:
     if refusal.wait.seconds is not None:
         retry = {"@type": "type.googleapis.com/google.rpc.RetryInfo"}
         details.append({**retry, "retryDelay": f"{refusal.wait.seconds}s"})
-    status = GOOGLE_STATUSES.get(refusal.status, "UNKNOWN")
+    status = _errors(refusal.status)[1]
     error = {"code": refusal.status, "message": refusal.message, "status": status}
     return {"error": {**error, "details": details}}
-
-
-def _anthropic_class(status: int) -> str:
-    return "api_error" if status >= 500 else "invalid_request_error"
 
 
 def _title(status: int) -> str:
