@@ -35,20 +35,19 @@ class Lease:
 
     __slots__ = ("_lapsed", "_renewed", "_seconds", "every")
 
-    def __init__(self, seconds: float | None, now: float) -> None:
-        """Take how long a lease lasts that begins `now`, in seconds, None if there is none."""
-        self.every = None if seconds is None else seconds / RENEWALS_PER_LEASE
-        """How many seconds pass between two renewals, None if there is nothing to renew."""
+    def __init__(self, seconds: float, now: float) -> None:
+        """Take how long a lease lasts that begins `now`, in seconds."""
+        self.every = seconds / RENEWALS_PER_LEASE
+        """How many seconds pass between two renewals."""
         self._seconds = seconds
         self._renewed = now
         self._lapsed = False
 
     def due(self, now: float) -> Renewal | None:
         """Return what is needed at `now`, None if nothing, and take it that it is done."""
-        every, lease = self.every, self._seconds
-        if every is None or lease is None or now - self._renewed < every:
+        if now - self._renewed < self.every:
             return None
-        self._lapsed = self._lapsed or now - self._renewed >= lease
+        self._lapsed = self._lapsed or now - self._renewed >= self._seconds
         self._renewed = now
         return Renewal.REACQUIRE if self._lapsed else Renewal.EXTEND
 

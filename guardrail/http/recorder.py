@@ -95,14 +95,14 @@ class DecisionRecorder:
         if ruling.reason == INVALID_FACT and self._is_news(str(decision.message)):
             LOG.error("requests are refused, as the host states no identity: %s", decision.message)
         if ruling.effect >= _THROTTLE and not owes:
-            self._end(decision, "refused", None, None)
+            self._end(decision, "refused", Settlement(None))
 
     def settled(self, decision: Decision, settlement: Settlement) -> None:
         """Take how a request ended that was admitted, or that ran although it was refused."""
         ending = "released" if settlement.usage is None else "settled"
         if decision.ruling.effect >= _THROTTLE:
             ending = "refused"
-        self._end(decision, ending, settlement.usage, settlement.model)
+        self._end(decision, ending, settlement)
 
     def turned_away(self, refusal: OwnRefusal, now: float) -> None:
         """Take a refusal of the door's own at `now`: by an unreadable body, say."""
@@ -162,18 +162,12 @@ class DecisionRecorder:
         self._said.add(line)
         return True
 
-    def _end(
-        self,
-        decision: Decision,
-        ending: str,
-        usage: Mapping[str, int] | None,
-        model: str | None,
-    ) -> None:
+    def _end(self, decision: Decision, ending: str, settlement: Settlement) -> None:
         self._endings[ending]()
         if self._sink is not None:
-            self._write(lambda: self._record(decision, ending, usage, model))
+            self._write(lambda: self._record(decision, ending, settlement))
         if self._traffic is not None:
-            self._traffic.ended(decision, ending, usage)
+            self._traffic.ended(decision, ending, settlement.usage)
 
     def _write(self, record: Callable[[], dict[str, object]]) -> None:
         if self._sink is None:
@@ -186,14 +180,8 @@ class DecisionRecorder:
             if self._unlogged == 1:
                 LOG.exception("a decision was not logged")
 
-    def _record(
-        self,
-        decision: Decision,
-        ending: str,
-        usage: Mapping[str, int] | None,
-        model: str | None,
-    ) -> dict[str, object]:
-        facts = decision.facts
+    def _record(self, decision: Decision, ending: str, settlement: Settlement) -> dict[str, object]:
+        facts, usage = decision.facts, settlement.usage
         record: dict[str, object] = {
             "v": 1,
             "ts": decision.time,
@@ -208,7 +196,7 @@ class DecisionRecorder:
             "endpoint": _endpoint(facts.get("request.endpoint")),
             "capability": _text(facts.get("request.capability")),
             "model": _text(facts.get("request.model")),
-            "served": model,
+            "served": settlement.model,
             "country": _text(facts.get("geo.country")),
             "facts": self._facts(decision),
             "obligations": {k: _plain(v) for k, v in decision.obligations.items()},

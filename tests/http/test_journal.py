@@ -18,6 +18,7 @@ from guardrail.decisionlog import SCHEMA, JsonLines
 from guardrail.errors import SettingError
 from guardrail.http import counts
 from guardrail.http.recorder import DecisionRecorder
+from guardrail.http.response import Settlement
 from guardrail.signals.directory import Identity
 from guardrail.testing import MovableClock, guard_of
 from tests.http.driving import ASK, JSON, Guarded, Host, completion
@@ -293,7 +294,7 @@ def test_no_path_and_no_amount_of_a_callers_own_is_logged():
     record = DecisionRecorder(None, b"key")._record
     asked = {"input_tokens": "the whole prompt", "requests": 2, "z": {"deep": [1]}, "tokens": True}
     decision = guard_of(POLICY, clock=MovableClock()).decide({"account.id": "a"}, asked)
-    told = record(decision, "settled", None, None)
+    told = record(decision, "settled", Settlement(None))
 
     assert [r["endpoint"] for r in records] == ["other"]
     assert told["estimate"] == {"requests": 2}

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardrail.http.parsing import RewriteError, rewritten, rewritten_path, with_stream_usage
-from guardrail.http.parsing.caps import CAPS, FLOORS
-from guardrail.http.parsing.members import REASONING, TOOL_MEMBERS
+from guardrail.http.parsing.members import CAPS, FLOORS, REASONING, TOOL_MEMBERS
 from tests.http.requests import asked, body_of, form
 
 CHAT, GEMINI = "/v1/chat/completions", "/v1beta/models/g:streamGenerateContent"

@@ -31,7 +31,7 @@ from guardrail.http.recording import TrafficRecorder
 from guardrail.http.responses import Style
 from guardrail.http.responses.fields import VERSION, CrossOrigin
 from guardrail.http.settings.read import Given, Options, check_names, settings_file
-from guardrail.http.settings.reload import Reloading
+from guardrail.http.settings.reload import G, Reloading
 from guardrail.http.settings.values import (
     BODY_TIMEOUT,
     MAX_BODY,
@@ -307,21 +307,20 @@ class Configured:
 
     def async_guard(self) -> AsyncGuard:
         """Return the guard of this process's event loop: the host's own, or one made now."""
-        if isinstance(self.guard, AsyncGuard):
-            return self.guard
-        if self.guard is not None:
-            raise SettingError("`guard` is a `Guard`: an event loop needs a `guardrail.AsyncGuard`")
-        guard = AsyncGuard.from_policies(self.policies, **self._making())
-        self.note((*self._notice(), *self._nobody_known()))
-        return guard
+        otherwise = "`guard` is a `Guard`: an event loop needs a `guardrail.AsyncGuard`"
+        return self._guard_of(AsyncGuard, otherwise)
 
     def sync_guard(self) -> Guard:
         """Return the guard of this process's threads: the host's own, or one made now."""
-        if isinstance(self.guard, Guard):
+        otherwise = "`guard` is an `AsyncGuard`: threads need a `guardrail.Guard`"
+        return self._guard_of(Guard, otherwise)
+
+    def _guard_of(self, kind: type[G], otherwise: str) -> G:
+        if isinstance(self.guard, kind):
             return self.guard
         if self.guard is not None:
-            raise SettingError("`guard` is an `AsyncGuard`: threads need a `guardrail.Guard`")
-        guard = Guard.from_policies(self.policies, **self._making())
+            raise SettingError(otherwise)
+        guard = kind.from_policies(self.policies, **self._making())
         self.note((*self._notice(), *self._nobody_known()))
         return guard
 

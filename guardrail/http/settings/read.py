@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict, TypeVar
 
 from guardrail.decisionlog import DecisionSink
 from guardrail.errors import Diagnostic, SettingError
@@ -24,6 +24,8 @@ from guardrail.loading import MapNode, nearest, plain, read_yaml
 from guardrail.signals import Proxies, Signal
 from guardrail.signals.directory import Directory
 from guardrail.stores import AsyncStore, Store
+
+T = TypeVar("T")
 
 _MAY_HOLD_SECRETS = frozenset({"directory", "store"})
 """Settings whose values no message shows: addresses in them may carry passwords."""
@@ -62,23 +64,20 @@ class Given:
             return SettingError(f"{self.place(name)} is not usable: {instead}")
         return SettingError(f"{self.place(name)} is `{self.raw(name)!s}`: {instead}")
 
+    def _held(self, name: str, default: T, holds: Callable[[Any], bool], instead: str) -> T:
+        value: Any = self.raw(name)
+        if value is not None and not holds(value):
+            raise self.refuse(name, instead)
+        held: T = default if value is None else value
+        return held
+
     def flag(self, name: str, default: bool) -> bool:
         """Return a setting that is true or false."""
-        value = self.raw(name)
-        if value is None:
-            return default
-        if not isinstance(value, bool):
-            raise self.refuse(name, "give true or false")
-        return value
+        return self._held(name, default, lambda it: isinstance(it, bool), "give true or false")
 
     def text(self, name: str, default: str | None = None) -> str | None:
         """Return a setting that is text."""
-        value = self.raw(name)
-        if value is None:
-            return default
-        if not isinstance(value, str) or not value:
-            raise self.refuse(name, "give a text")
-        return value
+        return self._held(name, default, lambda it: isinstance(it, str) and it != "", "give a text")
 
     def one_of(self, name: str, choices: Iterable[str], default: str) -> str:
         """Return a setting that is one of some words."""
@@ -94,23 +93,21 @@ class Given:
 
     def whole(self, name: str, default: int, least: int = 1) -> int:
         """Return a setting that is a whole number, at least `least`."""
-        value = self.raw(name)
-        if value is None:
-            return default
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise self.refuse(name, f"give a whole number from {least}")
-        return value
+
+        def holds(value: Any) -> bool:
+            return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+        return self._held(name, default, holds, f"give a whole number from {least}")
 
     def seconds(self, name: str, default: float, *, zero: bool = False) -> float:
         """Return a setting that is a span of time in seconds."""
-        value = self.raw(name)
-        if value is None:
-            return default
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        seconds = float(value) if number else -1.0  # type: ignore[arg-type]
-        if not math.isfinite(seconds) or seconds < 0 or (seconds == 0 and not zero):
-            raise self.refuse(name, f"give seconds, {'from' if zero else 'above'} 0")
-        return seconds
+
+        def holds(value: Any) -> bool:
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            return number and math.isfinite(value) and (value > 0 or (value == 0 and zero))
+
+        instead = f"give seconds, {'from' if zero else 'above'} 0"
+        return float(self._held(name, default, holds, instead))
 
     def part(self, name: str) -> Fraction | None:
         """Return a setting that is one part of a whole, such as `1/4`, None if it was not given."""
