@@ -62,7 +62,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "msgspec": ("http", "replay", "stores", "traffic"),
     "pydantic": ("loading",),
     "pydantic_core": ("loading",),
-    "python_multipart": ("http.parsing.batches",),
+    "python_multipart": ("http.parsing.forms",),
     "redis": ("stores",),
     "rich": ("cli",),
     "typer": ("cli",),

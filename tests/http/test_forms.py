@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from guardrail.http.parsing.batches import Form, read_form
+from guardrail.http.parsing.forms import Form, read_form
 from guardrail.http.parsing.values import UnreadableError
 from tests.effort import calls_of
 from tests.http.form_readers import READERS, read_everywhere

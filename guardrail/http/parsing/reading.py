@@ -13,8 +13,6 @@ from guardrail.http.dialects import Dialect, UsageFormat
 from guardrail.http.parsing.batches import (
     NO_BATCH,
     UNREAD,
-    Form,
-    read_form,
     shape_of_batch,
     shape_of_lines,
     shape_of_upload,
@@ -32,6 +30,7 @@ from guardrail.http.parsing.endpoints import (
     endpoint_of,
     is_name,
 )
+from guardrail.http.parsing.forms import Form, read_form
 from guardrail.http.parsing.json_body import read_document, read_named
 from guardrail.http.parsing.members import strictest
 from guardrail.http.parsing.shape import Shape, generates, shape_of
