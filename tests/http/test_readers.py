@@ -128,7 +128,7 @@ def _last_segment(segments, lowered, original=endpoint_of.__globals__["_method_o
 
 
 def _fields(endpoint: Endpoint) -> dict:
-    return {name: getattr(endpoint, name) for name in endpoint.__slots__}
+    return {name: getattr(endpoint, name) for name in endpoint._fields}
 
 
 def _take_all(facts, endpoint, query):

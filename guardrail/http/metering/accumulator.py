@@ -108,7 +108,7 @@ class Passed:
             return
         size = 0
         for text, sure in texts_of(document):
-            size += bytes_in(text)
+            size += len(text) if text.isascii() else bytes_in(text)
             if sure:
                 self._count(text)
         self.size += size

@@ -95,8 +95,12 @@ def tokens_listed(document: Mapping[str, object]) -> int:
 
     vLLM's `token_ids`, the log probabilities of OpenAI's APIs and of Gemini, llama.cpp's `tokens`.
     """
-    choices = (*objects_of(document, "choices"), *objects_of(document, "candidates"))
-    if count := sum(map(_of_choice, choices)):
+    count = 0
+    for name in ("choices", "candidates"):
+        listed = document.get(name)
+        if isinstance(listed, list):
+            count += sum(_of_choice(choice) for choice in listed if isinstance(choice, dict))
+    if count:
         return count
     kind = document.get("type")
     if kind is None:
@@ -108,10 +112,12 @@ def tokens_listed(document: Mapping[str, object]) -> int:
 
 def _of_choice(choice: Mapping[str, object]) -> int:
     tokens = _length(choice.get("token_ids"))
-    if told := object_of(choice, "logprobs"):
+    told = choice.get("logprobs")
+    if isinstance(told, dict):
         parts = _length(told.get("content")) + _length(told.get("refusal"))
         tokens = max(tokens, parts, _length(told.get("tokens")))
-    if chosen := object_of(choice, "logprobsResult"):
+    chosen = choice.get("logprobsResult")
+    if isinstance(chosen, dict):
         tokens = max(tokens, _length(chosen.get("chosenCandidates")))
     return tokens
 

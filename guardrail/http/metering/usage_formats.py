@@ -199,7 +199,8 @@ def _openai(usage: Mapping[str, object]) -> _Found:
         if incoming is not None:
             incoming += _sum(usage, _FETCHED) or 0  # read by the model, and no part of the prompt
         for name in ("tokens", "billed_units"):  # Cohere's
-            if inner := object_of(usage, name):
+            inner = usage.get(name)
+            if isinstance(inner, dict):
                 read = _larger(_most(inner, "input_tokens"), _sum(inner, _READ_BY_COHERE))
                 incoming = _larger(incoming, read)
                 outgoing = _larger(outgoing, _most(inner, "output_tokens"))
@@ -380,14 +381,18 @@ def _larger(one: int | None, other: int | None) -> int | None:
 
 def _parts(usage: Mapping[str, object], within: tuple[str, ...]) -> int:
     """Return what the kinds of tokens in one of the details add up to, 0 if none is told."""
-    details = filter(None, (object_of(usage, name) for name in within))
-    return max((_sum(one, _MODALITIES) or 0 for one in details), default=0)
+    most = 0
+    for name in within:
+        details = usage.get(name)
+        if isinstance(details, dict):
+            most = max(most, _sum(details, _MODALITIES) or 0)
+    return most
 
 
 def _detail(usage: Mapping[str, object], within: tuple[str, ...], name: str) -> int | None:
     for container in within:
-        details = object_of(usage, container)
-        if details and (count := _count(details.get(name))) is not None:
+        details = usage.get(container)
+        if isinstance(details, dict) and (count := _count(details.get(name))) is not None:
             return count
     return None
 

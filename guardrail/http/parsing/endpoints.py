@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple
 
@@ -68,8 +67,7 @@ class CapRules(NamedTuple):
         return value > 0 or (value == 0 and self.zero)
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """An endpoint: its name (the fact `request.endpoint`), and what a request to it is.
 
     `model` is the one the path names, `streams` tells that it asks for a stream. `takes` are the
@@ -409,7 +407,7 @@ def endpoint_of(path: str) -> Endpoint:
     name = found.model
     if name is not None and (";" in path or "%" in name or not is_name(name)):
         # Hosts take parameters, and what is encoded twice, for a part of the name, or not.
-        return replace(found, model=None, unnamed=True)
+        return found._replace(model=None, unnamed=True)
     return found
 
 
@@ -471,11 +469,11 @@ def _named(
         words = _SERVING if endpoint.name == "/invocations" else _SERVING[:1]
         at = next((place for place in range(end) if lowered[place] in words), end)
         within = "/".join(segments[at + 1 : end])
-        return replace(endpoint, perhaps=within) if within else endpoint
+        return endpoint._replace(perhaps=within) if within else endpoint
     name = "/".join(segments[found[0] + 1 : end]) if len(found) == 1 else ""
     if _EXTENDED in lowered[found[0] :]:
         name = ""
-    return replace(endpoint, model=name or None, unnamed=not name)
+    return endpoint._replace(model=name or None, unnamed=not name)
 
 
 def _method_of(segments: Sequence[str], lowered: tuple[str, ...]) -> Endpoint | None:
@@ -494,14 +492,14 @@ def _method_of(segments: Sequence[str], lowered: tuple[str, ...]) -> Endpoint | 
         name = ""
     if method.lower() == "predict" and _EMBEDDING in name.lower():
         usage = UsageFormat.OPENAI_EMBEDDINGS
-        known = replace(known, kind=Kind.EMBED, usage=usage, capability=_EMBEDDING)
+        known = known._replace(kind=Kind.EMBED, usage=usage, capability=_EMBEDDING)
     if method.lower() == "rawpredict" and name.lower() == _COUNTING:
         counting = f"/v1/models/{_COUNTING}"
         return Endpoint(counting, known.dialect, Kind.COUNT, UsageFormat.NONE, capability="other")
     vague = _STORED_PROMPT in name.lower() or known.kind is Kind.UNKNOWN
     if not colon and stands_for_another(name):
         name = ""
-    return replace(known, name=shown, model=name or None, vague=vague, unnamed=not name)
+    return known._replace(name=shown, model=name or None, vague=vague, unnamed=not name)
 
 
 def _inference_of(segments: Sequence[str], lowered: tuple[str, ...]) -> Endpoint | None:
@@ -516,7 +514,7 @@ def _inference_of(segments: Sequence[str], lowered: tuple[str, ...]) -> Endpoint
     if len(named) > 2 and named[-2].lower() == "versions":
         named = named[:-2]
     name = named[0] if len(named) == 1 else ""
-    return replace(known, model=name or None, unnamed=not name)
+    return known._replace(model=name or None, unnamed=not name)
 
 
 def _name_of_unknown(lowered: tuple[str, ...]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 from urllib.parse import parse_qs
 
@@ -150,7 +149,7 @@ def _asked_of(endpoint: Endpoint, method: str, body: bytes | None) -> Endpoint:
     """Return what a method makes of stored things: what is not documented may do anything."""
     if (method == "POST" and endpoint.posts) or (method in _WITHOUT_BODY and not body):
         return endpoint
-    return replace(endpoint, kind=_UNKNOWN, capability="agentic", vague=True)
+    return endpoint._replace(kind=_UNKNOWN, capability="agentic", vague=True)
 
 
 def header_only(endpoint: Endpoint, path: str, headers: Headers) -> ParsedRequest:
