@@ -271,8 +271,12 @@ class Context:
         Raises:
             SettingError: the time is not one: seconds since the epoch, before the year 2200.
         """
-        moment = self.clock() if now is None else now
-        if not 0 <= moment < LATEST:
+        moment: Any = self.clock() if now is None else now
+        if (
+            not isinstance(moment, int | float)
+            or isinstance(moment, bool)
+            or not 0 <= moment < LATEST
+        ):
             raise SettingError(f"`now` is `{moment!r}`: give seconds since the epoch")
         return moment
 

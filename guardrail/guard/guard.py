@@ -81,7 +81,10 @@ class Guard(BaseGuard[Store]):
         Raises:
             SettingError: `now` is not a time.
         """
-        moment = self._clock() if now is None else now
+        if now is None:
+            moment = self._clock()
+        else:
+            moment = now if now.__class__ is float else self._context.moment(now)
         before, establish = self._establish
         if asked is not before:
             establish = self._context.establish_but((*asked, *self._beside))

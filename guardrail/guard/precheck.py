@@ -75,10 +75,9 @@ class Precheck:
         if not self.is_needed:
             return None
         context, rules = self._context, self._always
-        moment = context.clock() if now is None else now
+        moment = context.moment(now)
         known = None if unavailable else self._establish(facts, moment)
         if known is None:
-            moment = context.moment(moment)
             known, unavailable = context.known(facts, moment, self._left, unavailable)
         if rules is None:
             rules = self._rules[id(context.engine_at(moment))]

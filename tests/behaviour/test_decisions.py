@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 import pytest
 
@@ -148,10 +149,30 @@ def test_the_async_guard_never_exceeds_a_limit_shared_by_many_tasks(store):
     assert asyncio.run(run()) == 10
 
 
-@pytest.mark.parametrize("now", [float("nan"), float("inf"), -1.0, 1e12])
+@pytest.mark.parametrize(
+    "now",
+    [
+        float("nan"),
+        float("inf"),
+        -1.0,
+        1e12,
+        10**12,
+        True,
+        "1780272000",
+        datetime(2026, 6, 1, tzinfo=UTC),
+    ],
+    ids=str,
+)
 def test_a_time_that_is_none_is_an_error(now):
-    with pytest.raises(SettingError, match="give seconds since the epoch"):
-        guard(DAILY % "mode: enforce").decide(A, now=now)
+    guarded = guard(DAILY % "mode: enforce")
+    decision = guarded.decide(A)
+    for asked in (
+        lambda: guarded.decide(A, now=now),
+        lambda: guarded.settle(decision, {}, now=now),
+        lambda: guarded.release(decision, now=now),
+    ):
+        with pytest.raises(SettingError, match="give seconds since the epoch"):
+            asked()
 
 
 def test_effects_compare_and_print():
