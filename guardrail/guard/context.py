@@ -271,14 +271,12 @@ class Context:
         Raises:
             SettingError: the time is not one: seconds since the epoch, before the year 2200.
         """
-        moment: Any = self.clock() if now is None else now
-        if (
-            not isinstance(moment, int | float)
-            or isinstance(moment, bool)
-            or not 0 <= moment < LATEST
-        ):
-            raise SettingError(f"`now` is `{moment!r}`: give seconds since the epoch")
-        return moment
+        moment = self.clock() if now is None else now
+        kind: type = moment.__class__
+        is_number = kind is float or (kind is not bool and issubclass(kind, int | float))
+        if is_number and 0 <= moment < LATEST:
+            return moment
+        raise SettingError(f"`now` is `{moment!r}`: give seconds since the epoch")
 
     def known(
         self,
