@@ -177,6 +177,13 @@ def remarks(run: TrafficRun, policies: PolicySet) -> Iterator[str]:
             f"{plural(run.tally.unlisted.total(), 'request')} for models not listed count as "
             f"`{policies.unlisted_model}`: {first_of(names, _SHOWN)}"
         )
+    uncounted = [f"`{shortened(unit, 40)}`" for unit in sorted(run.tally.uncounted)]
+    if uncounted:
+        yield (
+            f"what stands under {first_of(uncounted, _SHOWN)} counts nothing: it is no unit, "
+            "neither built in, such as `input_tokens` and `output_tokens`, nor declared under "
+            f"`units` ({plural(run.tally.uncounted.total(), 'amount')})"
+        )
     notes = sorted(run.tally.notes.items(), key=lambda pair: (-pair[1], pair[0]))
     for note, count in notes[:_SHOWN]:
         yield f"{shortened(note, 160)} ({plural(count, 'request')})"

@@ -103,7 +103,7 @@ class Lists:
             reason = str(error) if len(error.args) == 1 else None
             if isinstance(error, OSError) and error.strerror:
                 reason = error.strerror.lower()
-            help = f"it is looked for beside {quoted(source.name)}"
+            help = f"it is looked for beside {quoted(source.name, whole=True)}"
             place.report("GR102", at, f"cannot read {name}", label=reason, help=help)
             return None
         within = posixpath.normpath(posixpath.join(posixpath.dirname(source.relative), written))

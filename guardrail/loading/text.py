@@ -87,11 +87,11 @@ class Source:
 _SHOWN = 60
 
 
-def quoted(text: str) -> str:
-    """Return the author's text in backticks, shortened and on one line."""
+def quoted(text: str, *, whole: bool = False) -> str:
+    """Return the author's text in backticks, on one line, and shortened unless `whole`."""
     if not text:
         return '`""`'
-    short = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+    short = text if whole or len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
     return "`" + "".join(c if c.isprintable() else repr(c)[1:-1] for c in short) + "`"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from guardrail.engine import Decision, Sizer, unlisted
 from guardrail.guard.fallback import STORE_UNAVAILABLE
+from guardrail.model.amounts import UNITS
 from guardrail.model.effects import Effect, Mode, StoreMode
 from guardrail.model.policy import PolicySet
 from guardrail.replay.ceilings import Ceilings
@@ -75,6 +76,8 @@ class Tally:
         self.accounts: dict[str, int] = {}
         self.shadow = ShadowTally()
         self.strange: FewNames[str] = FewNames(MOST_NAMES)
+        self.uncounted: FewNames[str] = FewNames(MOST_NAMES)
+        """What amounts stood under that is no unit, and so counts nothing."""
         self.notes: Counter[str] = Counter()
         self.unlisted: FewNames[str] = FewNames(MOST_NAMES)
         self.timed = 0
@@ -166,6 +169,7 @@ class Tally:
             self.accounts[account] = self.accounts.get(account, 0) | met
         self.shadow.merge(other.shadow)
         self.strange.merge(other.strange)
+        self.uncounted.merge(other.uncounted)
         self.unlisted.merge(other.unlisted)
         self.decided.update(other.decided)
         self.notes.update(other.notes)
@@ -207,6 +211,9 @@ class Tally:
             for name in facts:
                 if name not in known:
                     self.strange.add(name, count)
+            for unit in estimate or ():
+                if unit not in UNITS and unit not in self._policies.units:
+                    self.uncounted.add(unit, count)
             model = facts.get("request.model")
             for note in self._sizer.reserve(estimate, model)[1]:
                 self.notes[note] += count

@@ -131,6 +131,18 @@ def test_unknown_facts_and_wrong_values_are_remarked(run, folder):
     assert note in out
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_amounts_under_what_is_no_unit_are_remarked(run, folder, workers):
+    rows = [
+        request(at, f"a{at}", usage={"input_tokens": 5, "completion_tokens": 7}) for at in range(4)
+    ]
+    write_traffic(folder / "t.jsonl", *rows, request(9, usage={"input_tokens": 5, "requests": 1}))
+    out = run("check", "policies", "--traffic", "t.jsonl", "--workers", workers).out
+
+    assert "what stands under `completion_tokens` counts nothing: it is no unit," in out
+    assert "(4 amounts)" in out
+
+
 def test_facts_of_an_explained_request_that_no_policy_knows_are_noted(run):
     stated = '{"acount.id": "x", "account.tier": "verified", "zzzz": 1}'
     command = ("explain", "policies", "--request", stated)
