@@ -12,11 +12,11 @@ UNDECODABLE = (msgspec.DecodeError, ValueError, RecursionError)
 
 
 def decoded(text: str | bytes | None) -> dict[str, Any] | None:
-    """Return a text as an object, an empty one if it is no JSON, None if it is something else."""
+    """Return a text as an object, None if it is none."""
     try:
         document = None if text is None else msgspec.json.decode(text)
     except UNDECODABLE:
-        return {}
+        return None
     return document if isinstance(document, dict) else None
 
 

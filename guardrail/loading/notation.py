@@ -79,23 +79,16 @@ def read_amount(written: object, *, money: bool, used: bool = False) -> int:
     Raises:
         NotationError: it is not an amount, not whole, or past 2**53 - 1.
     """
-    try:
-        return _read_amount(written, money=money)
-    except NotationError as error:
-        if used and error.help is not None and "`unlimited`" in error.help:
-            help = "write `50k`, `1.5M`, `2G` or a whole number"
-            raise NotationError(error.message, help, code=error.code) from None
-        raise
-
-
-def _read_amount(written: object, *, money: bool) -> int:
     help = "write `50k`, `1.5M`, `2G`, a whole number or `unlimited`"
+    if used:
+        help = "write `50k`, `1.5M`, `2G` or a whole number"
     if isinstance(written, str) and environment(written):
         raise NotationError("is not filled in from anywhere", NO_ENVIRONMENT)
     if isinstance(written, str):
         found = AMOUNT.fullmatch(written)
         if found is None:
-            raise NotationError("is not an amount", _amount_help(written, money=money) or help)
+            meant = _amount_help(written, money=money, used=used)
+            raise NotationError("is not an amount", meant or help)
         number = Decimal(found[1]) * _SUFFIXES[found[2]]
     elif isinstance(written, (int, Decimal)) and not isinstance(written, bool):
         if isinstance(written, int) and abs(written) > TOP:
@@ -109,9 +102,10 @@ def _read_amount(written: object, *, money: bool) -> int:
     else:
         raise NotationError("is not an amount", help)
     if number < 0:
-        help = (
-            "write `unlimited` if there is no limit" if number == -1 else "an amount is 0 or more"
-        )
+        if number != -1:
+            help = "an amount is 0 or more"
+        elif not used:
+            help = _NO_LIMIT
         raise NotationError("is negative", help)
     return _whole(number, money=money)
 
@@ -128,11 +122,14 @@ def _whole(number: Decimal, *, money: bool) -> int:
     return int(scaled)
 
 
-def _amount_help(written: str, *, money: bool) -> str | None:
+_NO_LIMIT = "write `unlimited` if there is no limit"
+
+
+def _amount_help(written: str, *, money: bool, used: bool) -> str | None:
     if unlimited(written):
-        return "write `unlimited` if there is no limit"
+        return None if used else _NO_LIMIT
     if (meant := suggestion(written, ("unlimited",), None)) is not None:
-        return meant
+        return None if used else meant
     if (meant := with_unit(written, money=money)) is not None:
         return meant
     counted = _NUMBER_WORDS.sub(lambda found: _NUMBERS[found[1].lower()[0]], written.strip())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable
-from functools import partial
 
 
 def call_in_children(method: Callable[[], None]) -> None:
@@ -15,29 +14,28 @@ def call_in_children(method: Callable[[], None]) -> None:
     Some hundred bytes stay for each call when the object is gone, as Python takes nothing back
     that it was told to call: it is for what is made a few times a process.
     """
-    reference = weakref.WeakMethod(method)
-
-    def call() -> None:
-        if (living := reference()) is not None:
-            living()
-
     if hasattr(os, "register_at_fork"):  # else processes do not fork
-        os.register_at_fork(after_in_child=call)
+        os.register_at_fork(after_in_child=_while_it_lives(method))
 
 
 def call_around_forks(
     before: Callable[[], None], in_parent: Callable[[], None], in_child: Callable[[], None]
 ) -> None:
     """Have methods called before each fork, and after it in both; see `call_in_children`."""
-    references = [weakref.WeakMethod(method) for method in (before, in_parent, in_child)]
-
-    def call(which: int) -> None:
-        if (living := references[which]()) is not None:
-            living()
-
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(
-            before=partial(call, 0),
-            after_in_parent=partial(call, 1),
-            after_in_child=partial(call, 2),
+            before=_while_it_lives(before),
+            after_in_parent=_while_it_lives(in_parent),
+            after_in_child=_while_it_lives(in_child),
         )
+
+
+def _while_it_lives(method: Callable[[], None]) -> Callable[[], None]:
+    """Return what calls a method as long as its object lives, which this does not prolong."""
+    reference = weakref.WeakMethod(method)
+
+    def call() -> None:
+        if (living := reference()) is not None:
+            living()
+
+    return call

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
+from tests.programs import ran
 
 FORKING = """
 import contextlib, os, signal, sys, threading
@@ -70,14 +68,7 @@ guard.close()
 @pytest.mark.parametrize("held", ["memory", "breaker", "backlog", "local"])
 def test_a_child_waits_for_no_thread_of_its_parent(held: str, tmp_path: Path) -> None:
     where = "memory" if held == "memory" else str(tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FORKING, where, held],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
+    done = ran(FORKING, where, held)
     assert done.stdout.split() == ["0", "True"]
 
 
@@ -107,12 +98,5 @@ print(os.waitpid(child, 0)[1], store.lock.locked())
 
 
 def test_a_fork_waits_for_who_counts() -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", WAITING],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
+    done = ran(WAITING)
     assert done.stdout.split() == ["0", "False"]

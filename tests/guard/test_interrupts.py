@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent.parent
+from tests.programs import ran
+
+ALARM = """
+import random, signal
+
+class Interrupt(BaseException):
+    pass
+
+def interrupt(number, frame):
+    raise Interrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+"""
 
 INTERRUPTED = """
-import random, signal
 from guardrail.testing import guard_of
 
 guard = guard_of('''
@@ -22,13 +31,6 @@ rules:
 lock, left, came = guard._store.lock, 0, 0
 facts, plain, odd = {"account.id": "a"}, {"input_tokens": 5, "output_tokens": 5}, {"tokens": 5.0}
 
-class Interrupt(BaseException):
-    pass
-
-def interrupt(number, frame):
-    raise Interrupt
-
-signal.signal(signal.SIGALRM, interrupt)
 for _ in range(20_000):
     try:
         signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 60e-6))
@@ -45,19 +47,12 @@ print(came, left)
 
 
 def test_an_interrupt_leaves_no_lock_behind() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
+    done = ran(ALARM + INTERRUPTED)
     assert done.stdout.split() == ["20000", "0"]
 
 
 IN_A_FILE = """
-import random, signal, sys
+import sys
 from guardrail import Guard
 from guardrail.loading import load_text
 from guardrail.stores.lmdb import LmdbStore
@@ -73,13 +68,6 @@ guard = Guard.from_policies(policies, store=store, environ={})
 facts, plain = {"account.id": "a"}, {"input_tokens": 5, "output_tokens": 5}
 modes, came = set(), 0
 
-class Interrupt(BaseException):
-    pass
-
-def interrupt(number, frame):
-    raise Interrupt
-
-signal.signal(signal.SIGALRM, interrupt)
 for _ in range(1_000):
     try:
         signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 200e-6))
@@ -93,12 +81,5 @@ print(came, *modes, guard.health.failures)
 
 
 def test_an_interrupt_leaves_a_file_that_can_be_counted_in(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", IN_A_FILE, str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
+    done = ran(ALARM + IN_A_FILE, str(tmp_path))
     assert done.stdout.split() == ["1000", "normal", "0"]

@@ -134,10 +134,11 @@ def own_refused_turn(
 
 
 def _of_turn(refusal: Refusal, request_id: str, caller: TurnCaller) -> TurnRefusal:
-    said = refusal.message.encode("utf-8")
+    said = refusal.message.encode("utf-8", "backslashreplace")
+    reason = said.decode("utf-8")
     if len(said) > LONGEST_REASON:
-        said = said[: LONGEST_REASON - 3].decode("utf-8", "ignore").encode("utf-8") + b"..."
-    return TurnRefusal(turn_error(refusal, request_id, caller), said.decode("utf-8"))
+        reason = said[: LONGEST_REASON - 3].decode("utf-8", "ignore") + "..."
+    return TurnRefusal(turn_error(refusal, request_id, caller), reason)
 
 
 def _address(text: str) -> str:

@@ -103,8 +103,10 @@ class Written:
                 yield from self._compared(fact, operator, part, in_list=True)
         elif (listed := list_name(node)) is not None:
             listing = self.lists.get(listed)
-            for part in () if listing is None else listing.entries:
-                if listing is not None and isinstance(part, Scalar):
+            if listing is None:
+                return
+            for part in listing.entries:
+                if isinstance(part, Scalar):
                     yield Tested(fact, operator, part, True, listing.from_file)
         else:
             yield Tested(fact, operator, node, in_list)

@@ -91,20 +91,14 @@ class Connection:
             StoreError: others had them for too long, or the store cannot be opened.
             NestedCallError: this thread has them.
         """
-        thread = threading.get_ident()
-        for held in self._tries:
-            if held:
-                self._holder = thread
-            break
-        if self._holder != thread:
+        if not self._has_threads():
+            thread = threading.get_ident()
             for held in self._takes:
                 if held:
                     self._holder = thread
                 break
             if self._holder != thread:
                 raise self._late()
-        elif not held:
-            self._take_over()
         try:
             if not self._opened().writer.acquire(self.options.seconds):
                 raise self._late()
@@ -119,15 +113,8 @@ class Connection:
             StoreError: others had them for too long, or the store cannot be opened.
         """
         until = monotonic() + self.options.seconds
-        thread = threading.get_ident()
         for pause in pauses():
-            for held in self._tries:
-                if held:
-                    self._holder = thread
-                break
-            if self._holder == thread:
-                if not held:
-                    self._take_over()
+            if self._has_threads():
                 try:
                     if self._opened().writer.attempt():
                         return
@@ -138,6 +125,23 @@ class Connection:
             if monotonic() > until:
                 raise self._late()
             yield pause
+
+    def _has_threads(self) -> bool:
+        """Take the lock between threads if it is free, and tell whether this thread has it.
+
+        Raises:
+            NestedCallError: it has it for a call that goes on.
+        """
+        thread = threading.get_ident()
+        for held in self._tries:
+            if held:
+                self._holder = thread
+            break
+        if self._holder != thread:
+            return False
+        if not held:
+            self._take_over()
+        return True
 
     def _take_over(self) -> None:
         """Go on with the locks that this thread has: its former call was broken off, by a signal.
